@@ -1,0 +1,24 @@
+package tenant
+
+import "errors"
+
+// The classes of refusal. Every error that the model, the store and the allocator
+// return for a user's mistake wraps one of them, so that HTTP status and exit code are
+// each chosen in one place.
+var (
+	// ErrInvalid is input that can never be right.
+	ErrInvalid = errors.New("invalid")
+	// ErrNotFound is a name or ID that does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrExists is a name, external ID, VNI or ID that is taken.
+	ErrExists = errors.New("already exists")
+	// ErrConflict is valid input that contradicts the present state: an overlap, an
+	// object in use, an address that another vport has.
+	ErrConflict = errors.New("conflict")
+	// ErrStale is a write based on a revision that is no longer the object's.
+	ErrStale = errors.New("changed meanwhile")
+	// ErrExhausted is a subnet without a free address, or no number left.
+	ErrExhausted = errors.New("exhausted")
+	// ErrUnavailable is a store, switch or Docker that does not answer now; try again.
+	ErrUnavailable = errors.New("unavailable")
+)

@@ -1,0 +1,214 @@
+// Package tenant is the model of a company's tenant networks: enterprises,
+// domains, zones, subnets, vports, address leases, hosts and Docker networks,
+// with their names, their validation and the State that the compiler reads.
+//
+// It is values and pure functions only: it never does input or output, never
+// reads a clock and never imports another package of the project.
+package tenant
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Kind names one class of object. The values are the plural words of the store's
+// keys and of `nuagectl get`.
+type Kind string
+
+// The kinds of object, in order of containment.
+const (
+	KindEnterprise Kind = "enterprises"
+	KindDomain     Kind = "domains"
+	KindZone       Kind = "zones"
+	KindSubnet     Kind = "subnets"
+	KindVport      Kind = "vports"
+	KindHost       Kind = "hosts"
+	KindNetwork    Kind = "networks"
+	KindLease      Kind = "addresses"
+)
+
+// Key identifies an object over all kinds.
+type Key struct {
+	Kind Kind
+	ID   string
+}
+
+// Meta is what every stored object has.
+type Meta struct {
+	// ID is a lower-case UUID, except for hosts (the host's name), Docker networks
+	// (Docker's network ID) and leases (the subnet's ID, a slash, the address).
+	ID string `json:"id"`
+	// Created and Updated are set by the store, in UTC.
+	Created time.Time `json:"created"`
+	Updated time.Time `json:"updated"`
+	// ExternalID is a name that another system knows the object by; unique, or empty.
+	ExternalID string `json:"externalID,omitempty"`
+	// Revision is the store's revision of the last change of this object. Writes are
+	// conditional on it. It is not part of the stored value.
+	Revision int64 `json:"-"`
+}
+
+// Enterprise is a tenant: the owner of domains.
+type Enterprise struct {
+	Meta
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	// CustomerID is VSD's number of the enterprise, from 10000 up, unique.
+	CustomerID uint32 `json:"customerID"`
+}
+
+// Domain is one L3 VRF of an enterprise. Its addresses are its own: two domains
+// may use the same ones.
+type Domain struct {
+	Meta
+	EnterpriseID string `json:"enterpriseID"`
+	Name         string `json:"name"`
+	Description  string `json:"description,omitempty"`
+	// TemplateID is kept for clients of VSD's API that insist on one.
+	TemplateID string `json:"templateID,omitempty"`
+	// VNI is the domain's VXLAN identifier (VSD: backHaulVNID), 1..2^24-1, unique over
+	// domains and subnets.
+	VNI uint32 `json:"vni"`
+	// Number identifies the domain inside a switch: the domain register and the
+	// conntrack zone. 1..32767 (the upper half is left for NAT zones), unique.
+	Number uint16 `json:"number"`
+}
+
+// Zone is a group of subnets of a domain that policy speaks of.
+type Zone struct {
+	Meta
+	DomainID    string `json:"domainID"`
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+}
+
+// Subnet is one IPv4 prefix of a domain, in a zone.
+type Subnet struct {
+	Meta
+	DomainID    string `json:"domainID"`
+	ZoneID      string `json:"zoneID"`
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	// CIDR is the prefix in canonical form (host bits zero). Subnets of one domain
+	// never overlap.
+	CIDR netip.Prefix `json:"cidr"`
+	// Gateway is the address that the distributed router answers for; it is never
+	// leased to a vport.
+	Gateway netip.Addr `json:"gateway"`
+	// VNI is the subnet's VXLAN identifier, unique over domains and subnets.
+	VNI uint32 `json:"vni"`
+	// DockerOwned marks a subnet made for a Docker network that named none and used
+	// Docker's own IPAM: it goes with the last network bound to it.
+	DockerOwned bool `json:"dockerOwned,omitempty"`
+}
+
+// VportType is what is attached.
+type VportType string
+
+// The types of vport.
+const (
+	VportContainer VportType = "CONTAINER"
+	VportVM        VportType = "VM"
+)
+
+// Vport is one attachment to a subnet, on one host.
+type Vport struct {
+	Meta
+	DomainID string     `json:"domainID"`
+	ZoneID   string     `json:"zoneID"`
+	SubnetID string     `json:"subnetID"`
+	Name     string     `json:"name"`
+	Type     VportType  `json:"type"`
+	MAC      MAC        `json:"mac"`
+	IPv4     netip.Addr `json:"ipv4"`
+	// Host is the name of the host that has the port; empty while it has none.
+	Host string `json:"host,omitempty"`
+	// Interface is the name of the port on the host's bridge.
+	Interface string `json:"interface,omitempty"`
+	// PolicyGroups are names of policy groups of the domain.
+	PolicyGroups []string `json:"policyGroups,omitempty"`
+	// User is the name that the attachment was made for (NUAGE-USER), if any.
+	User string `json:"user,omitempty"`
+	// Owner says what the vport is for, in Docker's words.
+	Owner Owner `json:"owner"`
+	// Error is why the vport could not be attached; empty when it is.
+	Error string `json:"error,omitempty"`
+}
+
+// Owner is what a vport is for. Which fields are set depends on how it came to be.
+type Owner struct {
+	EndpointID    string `json:"endpointID,omitempty"`
+	NetworkID     string `json:"networkID,omitempty"`
+	SandboxKey    string `json:"sandboxKey,omitempty"`
+	ContainerID   string `json:"containerID,omitempty"`
+	ContainerName string `json:"containerName,omitempty"`
+	VMUUID        string `json:"vmUUID,omitempty"`
+}
+
+// LeaseState is the life of an address: reserved, then bound, then resting.
+type LeaseState string
+
+// The states of a lease. An address without a lease is free.
+const (
+	// LeaseReserved was asked for and is not in use yet; it lapses at Expires.
+	LeaseReserved LeaseState = "reserved"
+	// LeaseBound is used by a vport, a gateway or an auxiliary address; it stays until released.
+	LeaseBound LeaseState = "bound"
+	// LeaseResting was released and may be given out again from Expires on.
+	LeaseResting LeaseState = "resting"
+)
+
+// Lease is one address of a subnet that is not free.
+type Lease struct {
+	Meta
+	DomainID string     `json:"domainID"`
+	SubnetID string     `json:"subnetID"`
+	Address  netip.Addr `json:"address"`
+	State    LeaseState `json:"state"`
+	// MAC is who reserved it; zero for a gateway, an auxiliary address or a swarm task.
+	MAC MAC `json:"mac"`
+	// Host is the host whose Docker asked for it.
+	Host string `json:"host,omitempty"`
+	// VportID is set once bound to a vport.
+	VportID string `json:"vportID,omitempty"`
+	// Use is "gateway", "auxiliary" or "endpoint".
+	Use string `json:"use"`
+	// Expires ends a reservation or a rest, in UTC; zero for a bound lease.
+	Expires time.Time `json:"expires,omitzero"`
+}
+
+// Host is a Docker host and its tunnel endpoint.
+type Host struct {
+	Meta               // ID is the host's name
+	Name    string     `json:"name"`
+	VTEP    netip.Addr `json:"vtep,omitzero"`
+	Version string     `json:"version,omitempty"`
+}
+
+// AddressMode is how a Docker network gets its addresses (design, section 8).
+type AddressMode string
+
+// The four ways of addressing.
+const (
+	AddressDocker   AddressMode = "docker"   // Docker's IPAM; the subnet was made for it
+	AddressExisting AddressMode = "existing" // Docker's IPAM with --subnet of an existing subnet
+	AddressTenant   AddressMode = "tenant"   // the nuage IPAM
+	AddressNull     AddressMode = "null"     // the null IPAM: the driver picks the address
+)
+
+// Network is a Docker network of one host, bound to a subnet.
+type Network struct {
+	Meta                      // ID is Docker's network ID
+	Host         string       `json:"host"`
+	EnterpriseID string       `json:"enterpriseID"`
+	DomainID     string       `json:"domainID"`
+	ZoneID       string       `json:"zoneID"`
+	SubnetID     string       `json:"subnetID"`
+	Mode         AddressMode  `json:"mode"`
+	CIDR         netip.Prefix `json:"cidr"`
+	Gateway      netip.Addr   `json:"gateway,omitzero"`
+	Internal     bool         `json:"internal,omitempty"`
+	MTU          int          `json:"mtu,omitempty"`
+	PolicyGroups []string     `json:"policyGroups,omitempty"`
+	User         string       `json:"user,omitempty"`
+}
