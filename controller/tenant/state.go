@@ -1,8 +1,10 @@
 package tenant
 
+import "fmt"
+
 // State is the tenant state of the domains present on a host, at one revision. It is
-// built by applying changes and has the indexes that the compiler walks. A State is not
-// safe for concurrent use; package store guards its own.
+// built by applying changes and keeps the indexes that the compiler walks. A State is
+// not safe for concurrent use; Feed guards one.
 type State struct {
 	Revision    int64
 	Enterprises map[string]*Enterprise
@@ -12,19 +14,119 @@ type State struct {
 	Vports      map[string]*Vport
 	Hosts       map[string]*Host
 	Networks    map[string]*Network
-	Leases      map[string]*Lease // by subnet ID, slash, address
+	Leases      map[string]*Lease // by LeaseID
 
-	zonesByDomain   map[string]set
-	subnetsByDomain map[string]set
-	vportsBySubnet  map[string]set
-	vportsByHost    map[string]set
-	leasesBySubnet  map[string]set
+	children map[Key]map[Key]struct{}
 }
 
-type set map[string]struct{}
+// NewState is an empty state at revision 0.
+func NewState() *State {
+	return &State{
+		Enterprises: map[string]*Enterprise{},
+		Domains:     map[string]*Domain{},
+		Zones:       map[string]*Zone{},
+		Subnets:     map[string]*Subnet{},
+		Vports:      map[string]*Vport{},
+		Hosts:       map[string]*Host{},
+		Networks:    map[string]*Network{},
+		Leases:      map[string]*Lease{},
+		children:    map[Key]map[Key]struct{}{},
+	}
+}
 
-// Change is one object's new value; a nil Value is its removal.
+// Change is one object's new value; a nil Value is its removal. Value is a pointer to
+// the type of Key.Kind (*Enterprise, *Domain …) and belongs to the State once applied:
+// nobody may write to it afterwards.
 type Change struct {
 	Key   Key
-	Value any // *Enterprise, *Domain … by Key.Kind, or nil
+	Value any
 }
+
+// Apply replaces or removes one object. Applying the same change twice is the same as
+// once. A value of another type than the key's kind is a defect and panics.
+func (s *State) Apply(c Change) {
+	switch c.Key.Kind {
+	case KindEnterprise:
+		apply(s, s.Enterprises, c)
+	case KindDomain:
+		apply(s, s.Domains, c)
+	case KindZone:
+		apply(s, s.Zones, c)
+	case KindSubnet:
+		apply(s, s.Subnets, c)
+	case KindVport:
+		apply(s, s.Vports, c)
+	case KindHost:
+		apply(s, s.Hosts, c)
+	case KindNetwork:
+		apply(s, s.Networks, c)
+	case KindLease:
+		apply(s, s.Leases, c)
+	default:
+		panic(fmt.Sprintf("tenant: unknown kind %q", c.Key.Kind))
+	}
+}
+
+func apply[T any](s *State, objects map[string]*T, c Change) {
+	if old := objects[c.Key.ID]; old != nil {
+		for _, p := range parents(old) {
+			delete(s.children[p], c.Key)
+			if len(s.children[p]) == 0 {
+				delete(s.children, p)
+			}
+		}
+		delete(objects, c.Key.ID)
+	}
+	if c.Value == nil {
+		return
+	}
+	v := c.Value.(*T)
+	objects[c.Key.ID] = v
+	for _, p := range parents(v) {
+		if s.children[p] == nil {
+			s.children[p] = map[Key]struct{}{}
+		}
+		s.children[p][c.Key] = struct{}{}
+	}
+}
+
+// parents are the objects that v names, and whose change changes what v means.
+func parents(v any) []Key {
+	var ks []Key
+	add := func(k Kind, id string) {
+		if id != "" {
+			ks = append(ks, Key{k, id})
+		}
+	}
+	switch v := v.(type) {
+	case *Domain:
+		add(KindEnterprise, v.EnterpriseID)
+	case *Zone:
+		add(KindDomain, v.DomainID)
+	case *Subnet:
+		add(KindZone, v.ZoneID)
+		add(KindDomain, v.DomainID)
+	case *Vport:
+		add(KindSubnet, v.SubnetID)
+		add(KindHost, v.Host)
+	case *Network:
+		add(KindSubnet, v.SubnetID)
+	case *Lease:
+		add(KindSubnet, v.SubnetID)
+	}
+	return ks
+}
+
+// Children calls f with the key of each object of a kind that names k: the domains of an
+// enterprise, the zones and subnets of a domain, the subnets of a zone, the vports,
+// networks and addresses of a subnet, the vports of a host. The order is random.
+func (s *State) Children(k Key, kind Kind, f func(id string)) {
+	for c := range s.children[k] {
+		if c.Kind == kind {
+			f(c.ID)
+		}
+	}
+}
+
+// LeaseID is the ID of the lease of an address of a subnet.
+func LeaseID(subnetID, address string) string { return subnetID + "/" + address }
