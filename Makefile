@@ -1,0 +1,39 @@
+# Two commands matter: `make up` sets everything up on this host and runs the
+# walk-through; `make test` runs all tests. See README.md.
+SHELL := /bin/bash
+.PHONY: up down build plugin test check bench clean
+
+up: ## install, build, enable the plugin, load examples/app1.yaml, walk through it
+	dist/prepare
+	dist/build
+	dist/plugin install
+	install -m 0755 bin/nuagectl /usr/local/bin/nuagectl
+	nuagectl apply -f examples/app1.yaml
+	examples/walkthrough
+
+down: ## undo `make up`: networks, plugin, bridge and nuagectl go; Debian's packages stay
+	dist/down
+
+build: ## bin/nuage-plugin and bin/nuagectl
+	dist/build
+
+plugin: build ## (re)install the managed plugin from this tree, keeping its state
+	dist/plugin install
+
+check: ## what needs no root: format, vet, staticcheck
+	@files=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$files" ] || { echo "gofmt would change: $$files"; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+
+test: ## all tests: package, host and fleet level (root; see README.md)
+	dist/prepare test
+	$(MAKE) check
+	go test -race -timeout 15m $$(go list ./... | grep -v /test/)
+	go test -timeout 30m -p 1 ./test/...
+
+bench: ## the figures of design section 10, against Docker's bridge in the same run
+	dist/prepare test
+	go run ./test/bench
+
+clean:
+	rm -rf bin rootfs

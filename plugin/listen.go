@@ -1,0 +1,91 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// Places are the paths that differ between the managed plugin and the daemon.
+type Places struct {
+	// Sockets are where dockerd finds the drivers. The first is needed; the others may fail.
+	Sockets []string
+	// Run is the host's /run as this process sees it.
+	Run string
+	// State is the directory that outlives restarts, upgrades and reboots.
+	State string
+}
+
+// In a managed plugin dockerd mounts the directory of its own socket at
+// /run/docker/plugins, and config.json the host's /run at /host/run. The second socket
+// is what makes the bare names `-d nuage --ipam-driver nuage` work: dockerd registers a
+// managed plugin only under its full name, and finds this one as a plugin of the old kind.
+func managedPlaces(state string) Places {
+	return Places{
+		Sockets: []string{"/run/docker/plugins/nuage.sock", "/host/run/docker/plugins/nuage.sock"},
+		Run:     "/host/run",
+		State:   or(state, "/state"),
+	}
+}
+
+func hostPlaces(state string) Places {
+	return Places{
+		Sockets: []string{"/run/docker/plugins/nuage.sock"},
+		Run:     "/run",
+		State:   or(state, "/var/lib/nuage"),
+	}
+}
+
+func or(v, def string) string {
+	if v == "" {
+		return def
+	}
+	return v
+}
+
+func (p Places) api() string    { return filepath.Join(p.Run, "nuage/api.sock") }
+func (p Places) ovsdb() string  { return filepath.Join(p.Run, "openvswitch/db.sock") }
+func (p Places) docker() string { return filepath.Join(p.Run, "docker.sock") }
+
+// listen opens a unix socket that only root may use. A socket file that nobody answers
+// on is left from an earlier life and is replaced; one that somebody answers on is not.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("socket %s: another nuage already answers there; stop it first (docker plugin ls; systemctl status nuage-plugin)", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	// The mode must be right from the first moment on, not after a chmod.
+	old := syscall.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(old)
+	if err != nil {
+		return nil, fmt.Errorf("socket %s: %w", path, err)
+	}
+	// Closing must not unlink: after an upgrade the path belongs to the next process.
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	return l, nil
+}
+
+// serve answers on l until it is closed.
+func serve(l net.Listener, h http.Handler, log *logrus.Logger) *http.Server {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	go func() {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.WithError(err).WithField("socket", l.Addr()).Error("no longer listening")
+		}
+	}()
+	return s
+}

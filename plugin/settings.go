@@ -1,0 +1,183 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+)
+
+// Settings are what the environment says, with every default in the code: the
+// environment of a managed plugin survives an upgrade as it was, without what is new.
+type Settings struct {
+	Bridge     string
+	Datapath   string
+	VTEP       netip.Addr
+	Store      []string // etcd endpoints; none for the embedded etcd
+	StoreCA    string
+	StoreCert  string
+	StoreKey   string
+	Enterprise string
+	Autocreate bool
+	Scope      string
+	MTU        int
+	LogLevel   logrus.Level
+
+	// Problems are the settings that were refused. While there is one, nothing new is
+	// attached; what is attached stays, and can be detached.
+	Problems []error
+}
+
+var bridgeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`)
+
+// readSettings reads the environment through getenv. A bad value is a problem and its
+// default is used; it never fails.
+func readSettings(getenv func(string) string) Settings {
+	s := Settings{}
+	get := func(name, def string, check func(string) error) string {
+		v := strings.TrimSpace(getenv(name))
+		if v == "" {
+			return def
+		}
+		if err := check(v); err != nil {
+			s.Problems = append(s.Problems, fmt.Errorf("setting %s=%q: %w", name, v, err))
+			return def
+		}
+		return v
+	}
+	s.Bridge = get("NUAGE_BRIDGE", "alubr0", func(v string) error {
+		if !bridgeName.MatchString(v) {
+			return errors.New("not an interface name (1 to 15 letters, digits, '_', '.', '-')")
+		}
+		return nil
+	})
+	s.Datapath = get("NUAGE_DATAPATH", "auto", oneOf("auto", "system", "netdev"))
+	s.Scope = get("NUAGE_SCOPE", "local", oneOf("local", "global"))
+	autocreate := get("NUAGE_AUTOCREATE", "true", func(v string) error {
+		_, err := strconv.ParseBool(v)
+		if err != nil {
+			return errors.New("must be true or false")
+		}
+		return nil
+	})
+	s.Autocreate, _ = strconv.ParseBool(autocreate)
+	s.Enterprise = get("NUAGE_ENTERPRISE", "", plainName)
+	if v := get("NUAGE_MTU", "0", mtuValue); v != "0" {
+		s.MTU, _ = strconv.Atoi(v)
+	}
+	level := get("NUAGE_LOG_LEVEL", "info", oneOf("error", "warn", "info", "debug"))
+	s.LogLevel, _ = logrus.ParseLevel(level)
+	if v := get("NUAGE_STORE", "", endpoints); v != "" {
+		s.Store = strings.Split(v, ",")
+	}
+	s.StoreCA = get("NUAGE_STORE_CA", "", readable)
+	s.StoreCert = get("NUAGE_STORE_CERT", "", readable)
+	s.StoreKey = get("NUAGE_STORE_KEY", "", readable)
+	for _, name := range []string{"NUAGE_LISTEN", "NUAGE_JOIN", "NUAGE_API"} {
+		get(name, "", func(string) error {
+			return errors.New("this version does not listen on TCP and cannot join another host; unset it")
+		})
+	}
+	vtep := get("NUAGE_VTEP", "", func(v string) error {
+		_, err := vtepAddress(v)
+		return err
+	})
+	s.VTEP, _ = vtepAddress(vtep)
+	return s
+}
+
+// Err is nil, or what keeps anything new from being attached, with the remedy.
+func (s Settings) Err() error {
+	if len(s.Problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w (docker plugin disable -f nuage-plugin; docker plugin set nuage-plugin NAME=VALUE; docker plugin enable nuage-plugin)", errors.Join(s.Problems...))
+}
+
+func oneOf(values ...string) func(string) error {
+	return func(v string) error {
+		for _, w := range values {
+			if v == w {
+				return nil
+			}
+		}
+		return fmt.Errorf("must be one of %s", strings.Join(values, ", "))
+	}
+}
+
+func plainName(v string) error {
+	for _, r := range v {
+		if r < ' ' || r == 0x7f {
+			return errors.New("must not contain control characters")
+		}
+	}
+	return nil
+}
+
+func mtuValue(v string) error {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 576 || n > 65535 {
+		return errors.New("must be a number of bytes from 576 to 65535")
+	}
+	return nil
+}
+
+func endpoints(v string) error {
+	for _, e := range strings.Split(v, ",") {
+		u, err := url.Parse(e)
+		if err != nil || u.Host+u.Path == "" || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "unix" {
+			return errors.New("must be a comma-separated list of etcd endpoints, such as https://10.0.0.1:2379")
+		}
+	}
+	return nil
+}
+
+func readable(v string) error {
+	f, err := os.Open(v)
+	if err != nil {
+		return fmt.Errorf("cannot be read: %w", err)
+	}
+	return f.Close()
+}
+
+// vtepAddress is the address of the underlay: v itself, the first IPv4 address of the
+// interface v, or the source address of the default route if v is empty. A host without
+// a default route has none, which is no error: one host alone needs none.
+func vtepAddress(v string) (netip.Addr, error) {
+	if v == "" {
+		// Connecting a datagram socket asks the kernel for a route and sends nothing.
+		c, err := net.Dial("udp4", "192.0.2.1:9")
+		if err != nil {
+			return netip.Addr{}, nil
+		}
+		defer c.Close()
+		return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
+	}
+	if a, err := netip.ParseAddr(v); err == nil {
+		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+			return netip.Addr{}, errors.New("must be an IPv4 address of this host's underlay")
+		}
+		return a, nil
+	}
+	ifc, err := net.InterfaceByName(v)
+	if err != nil {
+		return netip.Addr{}, errors.New("neither an IPv4 address nor an interface of this host")
+	}
+	addrs, err := ifc.Addrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil {
+			return netip.AddrFrom4([4]byte(n.IP.To4())), nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("interface %s has no IPv4 address", v)
+}

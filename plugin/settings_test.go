@@ -1,0 +1,52 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSettings(t *testing.T) {
+	for _, c := range []struct {
+		desc    string
+		env     map[string]string
+		problem string // part of the only problem, or empty
+	}{
+		{"defaults", nil, ""},
+		{"good values", map[string]string{"NUAGE_BRIDGE": "br-int", "NUAGE_DATAPATH": "netdev", "NUAGE_SCOPE": "global",
+			"NUAGE_AUTOCREATE": "false", "NUAGE_MTU": "8950", "NUAGE_VTEP": "10.1.2.3", "NUAGE_STORE": "https://a:2379,https://b:2379"}, ""},
+		{"bridge", map[string]string{"NUAGE_BRIDGE": "a bridge; rm"}, `setting NUAGE_BRIDGE="a bridge; rm": not an interface name`},
+		{"bridge like an option", map[string]string{"NUAGE_BRIDGE": "-x"}, "not an interface name"},
+		{"datapath", map[string]string{"NUAGE_DATAPATH": "dpdk"}, "must be one of auto, system, netdev"},
+		{"mtu", map[string]string{"NUAGE_MTU": "12"}, "576 to 65535"},
+		{"autocreate", map[string]string{"NUAGE_AUTOCREATE": "maybe"}, "must be true or false"},
+		{"vtep", map[string]string{"NUAGE_VTEP": "nosuch0"}, "neither an IPv4 address nor an interface"},
+		{"vtep multicast", map[string]string{"NUAGE_VTEP": "224.0.0.1"}, "must be an IPv4 address"},
+		{"store", map[string]string{"NUAGE_STORE": "here"}, "comma-separated list of etcd endpoints"},
+		{"store file", map[string]string{"NUAGE_STORE_CA": "/nonexistent/ca"}, "cannot be read"},
+		{"enterprise", map[string]string{"NUAGE_ENTERPRISE": "a\nb"}, "control characters"},
+		{"log level", map[string]string{"NUAGE_LOG_LEVEL": "loud"}, "must be one of error"},
+		{"what is not built yet", map[string]string{"NUAGE_LISTEN": "0.0.0.0:1"}, "does not listen on TCP"},
+	} {
+		t.Run(c.desc, func(t *testing.T) {
+			s := readSettings(func(k string) string { return c.env[k] })
+			if s.Bridge == "" || s.Datapath == "" || s.Scope == "" || s.LogLevel == 0 {
+				t.Errorf("a setting has no value: %+v", s)
+			}
+			switch err := s.Err(); {
+			case c.problem == "" && err != nil:
+				t.Errorf("unexpected problem: %v", err)
+			case c.problem != "" && (err == nil || !strings.Contains(err.Error(), c.problem) || len(s.Problems) != 1):
+				t.Errorf("problem %v, want one with %q", err, c.problem)
+			}
+		})
+	}
+	s := readSettings(func(k string) string {
+		return map[string]string{"NUAGE_AUTOCREATE": "0", "NUAGE_VTEP": "lo"}[k]
+	})
+	if s.Autocreate {
+		t.Error("NUAGE_AUTOCREATE=0 is true")
+	}
+	if s.VTEP.String() != "127.0.0.1" {
+		t.Errorf("VTEP of lo is %s", s.VTEP)
+	}
+}
