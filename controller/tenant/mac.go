@@ -59,3 +59,8 @@ func (m *MAC) UnmarshalText(b []byte) error {
 	*m = got
 	return nil
 }
+
+// GatewayMAC is the distributed router's hardware address, the same in every subnet of
+// every domain, so that a vport may move between hosts and a route need not know which
+// subnet a packet came from. No vport may have it.
+var GatewayMAC = MAC{0x0a, 'n', 'u', 'a', 'g', 'e'}
