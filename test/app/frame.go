@@ -1,0 +1,247 @@
+package main
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	etherIPv4 = 0x0800
+	etherARP  = 0x0806
+)
+
+// link is a packet socket on one interface: frames as they are.
+type link struct {
+	fd    int
+	iface *net.Interface
+}
+
+func openLink(name string) (*link, error) {
+	iface, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	all := int(htons(unix.ETH_P_ALL))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, all)
+	if err != nil {
+		return nil, fmt.Errorf("packet socket: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: iface.Index}); err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	tv := unix.NsecToTimeval(int64(50 * time.Millisecond))
+	return &link{fd, iface}, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+}
+
+func (l *link) send(frame []byte) error {
+	return unix.Sendto(l.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: l.iface.Index})
+}
+
+// incoming calls f with each frame that comes in until f returns false or d is over.
+func (l *link) incoming(d time.Duration, f func(frame []byte) bool) error {
+	buf := make([]byte, 65536)
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		n, from, err := unix.Recvfrom(l.fd, buf, 0)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING || n < 14 {
+			continue
+		}
+		if !f(buf[:n]) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// arping asks once who has an address and prints every answer within the time: one
+// line each, "ADDRESS is at MAC". No answer is a failure.
+func arping(args []string) error {
+	f := flag.NewFlagSet("arping", flag.ContinueOnError)
+	iface := f.String("I", "eth0", "interface")
+	wait := f.Duration("W", 500*time.Millisecond, "for answers")
+	src := f.String("s", "", "sender's address (default: the interface's)")
+	if err := parse(f, args, 1, "ADDRESS"); err != nil {
+		return err
+	}
+	dst, err := netip.ParseAddr(f.Arg(0))
+	if err != nil {
+		return err
+	}
+	l, err := openLink(*iface)
+	if err != nil {
+		return err
+	}
+	from, err := sender(l, *src)
+	if err != nil {
+		return err
+	}
+	broadcast := net.HardwareAddr{255, 255, 255, 255, 255, 255}
+	if err := l.send(arpFrame(1, l.iface.HardwareAddr, broadcast, l.iface.HardwareAddr, from, nil, dst)); err != nil {
+		return err
+	}
+	answers := 0
+	err = l.incoming(*wait, func(b []byte) bool {
+		if len(b) >= 42 && binary.BigEndian.Uint16(b[12:]) == etherARP && b[21] == 2 && netip.AddrFrom4([4]byte(b[28:32])) == dst {
+			fmt.Printf("%s is at %s\n", dst, net.HardwareAddr(b[22:28]))
+			answers++
+		}
+		return true
+	})
+	if err == nil && answers == 0 {
+		err = fmt.Errorf("nobody has %s", dst)
+	}
+	return err
+}
+
+func sender(l *link, given string) (netip.Addr, error) {
+	if given != "" {
+		return netip.ParseAddr(given)
+	}
+	addrs, err := l.iface.Addrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			return p.Addr(), nil
+		}
+	}
+	return netip.AddrFrom4([4]byte{}), nil
+}
+
+// send puts frames with chosen addresses on the wire: a UDP datagram, or with -arp an
+// ARP message. What is not given is what an honest sender would use.
+func send(args []string) error {
+	f := flag.NewFlagSet("send", flag.ContinueOnError)
+	iface := f.String("I", "eth0", "interface")
+	count := f.Int("c", 1, "frames")
+	srcMAC := f.String("src-mac", "", "Ethernet source")
+	dstMAC := f.String("dst-mac", "ff:ff:ff:ff:ff:ff", "Ethernet destination")
+	srcIP := f.String("src-ip", "", "source address, or ARP sender")
+	arpMAC := f.String("arp-mac", "", "ARP sender's MAC")
+	arp := f.Int("arp", 0, "send ARP with this operation (1 request, 2 answer)")
+	sport := f.Int("sport", 1234, "UDP source port")
+	dport := f.Int("dport", 9, "UDP destination port")
+	ttl := f.Int("ttl", 64, "of the IPv4 header")
+	raw := f.String("hex", "", "the whole frame instead")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	l, err := openLink(*iface)
+	if err != nil {
+		return err
+	}
+	frame, err := hex.DecodeString(*raw)
+	if err == nil && *raw == "" {
+		frame, err = build(l, f, *srcMAC, *dstMAC, *srcIP, *arpMAC, *arp, *sport, *dport, *ttl)
+	}
+	if err != nil {
+		return err
+	}
+	for range *count {
+		if err := l.send(frame); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("sent %d\n", *count)
+	return nil
+}
+
+func build(l *link, f *flag.FlagSet, srcMAC, dstMAC, srcIP, arpMAC string, arp, sport, dport, ttl int) ([]byte, error) {
+	if f.NArg() != 1 {
+		return nil, fmt.Errorf("want DESTINATION")
+	}
+	dst, err := netip.ParseAddr(f.Arg(0))
+	if err != nil {
+		return nil, err
+	}
+	src, err := sender(l, srcIP)
+	if err != nil {
+		return nil, err
+	}
+	macs := map[string]net.HardwareAddr{"": l.iface.HardwareAddr}
+	for _, s := range []string{srcMAC, dstMAC, arpMAC} {
+		if s != "" {
+			if macs[s], err = net.ParseMAC(s); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if arp != 0 {
+		return arpFrame(uint16(arp), macs[srcMAC], macs[dstMAC], macs[arpMAC], src, macs[dstMAC], dst), nil
+	}
+	return udpFrame(macs[srcMAC], macs[dstMAC], src, dst, uint16(sport), uint16(dport), uint8(ttl)), nil
+}
+
+// sniff prints a line for each frame that comes in: source, destination, type and IPv4
+// addresses; then "received N".
+func sniff(args []string) error {
+	f := flag.NewFlagSet("sniff", flag.ContinueOnError)
+	iface := f.String("I", "eth0", "interface")
+	d := f.Duration("d", time.Second, "how long")
+	if err := parse(f, args, 0, "no argument"); err != nil {
+		return err
+	}
+	l, err := openLink(*iface)
+	if err != nil {
+		return err
+	}
+	n := 0
+	fmt.Println("listening")
+	err = l.incoming(*d, func(b []byte) bool {
+		n++
+		kind := binary.BigEndian.Uint16(b[12:])
+		fmt.Printf("%s > %s %04x", net.HardwareAddr(b[6:12]), net.HardwareAddr(b[:6]), kind)
+		if kind == etherIPv4 && len(b) >= 34 {
+			fmt.Printf(" %s > %s proto %d ttl %d", netip.AddrFrom4([4]byte(b[26:30])), netip.AddrFrom4([4]byte(b[30:34])), b[23], b[22])
+		}
+		fmt.Println()
+		return true
+	})
+	fmt.Printf("received %d\n", n)
+	return err
+}
+
+func ethernet(dst, src net.HardwareAddr, kind uint16) []byte {
+	b := append(append([]byte{}, dst...), src...)
+	return binary.BigEndian.AppendUint16(b, kind)
+}
+
+func arpFrame(op uint16, src, dst, sha net.HardwareAddr, spa netip.Addr, tha net.HardwareAddr, tpa netip.Addr) []byte {
+	b := ethernet(dst, src, etherARP)
+	b = append(b, 0, 1, 8, 0, 6, 4)
+	b = binary.BigEndian.AppendUint16(b, op)
+	b = append(append(b, sha...), spa.AsSlice()...)
+	if tha == nil {
+		tha = make(net.HardwareAddr, 6)
+	}
+	return append(append(b, tha...), tpa.AsSlice()...)
+}
+
+func udpFrame(src, dst net.HardwareAddr, from, to netip.Addr, sport, dport uint16, ttl uint8) []byte {
+	data := []byte("nuage test frame")
+	ip := []byte{0x45, 0}
+	ip = binary.BigEndian.AppendUint16(ip, uint16(20+8+len(data)))
+	ip = append(ip, 0, 0, 0, 0, ttl, 17, 0, 0)
+	ip = append(append(ip, from.AsSlice()...), to.AsSlice()...)
+	binary.BigEndian.PutUint16(ip[10:], checksum(ip))
+	b := append(ethernet(dst, src, etherIPv4), ip...)
+	for _, v := range []uint16{sport, dport, uint16(8 + len(data)), 0} { // UDP checksum 0: none
+		b = binary.BigEndian.AppendUint16(b, v)
+	}
+	return append(b, data...)
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
