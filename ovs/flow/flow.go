@@ -3,30 +3,14 @@
 // that what is desired and what a switch reports compare exactly.
 //
 // It never talks to a switch and knows nothing of tenants. Flow.String prints what
-// `ovs-ofctl --no-stats dump-flows` prints.
+// `ovs-ofctl -O OpenFlow14 --no-stats --no-names dump-flows` prints.
 package flow
 
-import "net/netip"
-
-// Bytes holds a field's value or mask, right-aligned, in network order.
-type Bytes [16]byte
-
-// FieldMatch is a condition on one field. An all-zero mask never occurs; an exact
-// match has ones for the whole width of the field. Value has no bit outside Mask.
-type FieldMatch struct {
-	Field       Field
-	Value, Mask Bytes
-}
-
-// MAC is a hardware address.
-type MAC [6]byte
-
-// Table is a table number.
-type Table uint8
-
-// Match is a conjunction of conditions, at most one a field, in Field order.
-// Construct with NewMatch or And; compare by Key.
-type Match struct{ fields []FieldMatch }
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // Flow is one entry of a flow table. Its identity is (Table, Priority, Match); its
 // value Cookie and Actions. An empty Actions list drops.
@@ -36,96 +20,91 @@ type Flow struct {
 	Cookie   uint64
 	Match    Match
 	Actions  []Action
+	// Foreign is what a switch reported beside (timeouts, flags), as text. A flow with
+	// it differs from every flow without.
+	Foreign string
 }
 
-// Action is one step of a flow. The implementations are the types of this file;
-// each is comparable or holds only comparable parts.
-type Action interface{ isAction() }
-
-// The actions.
-type (
-	// Output sends to a port number; Port may be PortInPort, PortController, PortLocal.
-	Output struct{ Port uint32 }
-	// OutputReg sends to the port number in Src.
-	OutputReg struct{ Src Subfield }
-	// SetField sets the bits of a field that Mask has (all of them for an exact FieldMatch).
-	SetField struct{ FieldMatch }
-	// Move copies bits; both have the same width.
-	Move struct{ Src, Dst Subfield }
-	// DecTTL decrements the IP ttl; a packet whose ttl runs out is dropped.
-	DecTTL struct{}
-	// Goto continues in a higher table; it is the last action.
-	Goto struct{ Table Table }
-	// Resubmit looks up in any table and then continues behind it.
-	Resubmit struct{ Table Table }
-	// CT sends through connection tracking.
-	CT struct {
-		Commit  bool
-		Force   bool
-		Zone    uint16
-		ZoneSrc Subfield // used instead of Zone if its width is not zero
-		Table   Table    // where to recirculate to; NoTable for nowhere
-		Exec    string   // reserved for the canonical text of nested actions, see Nested
-		Nested  *[]Action
-	}
-	// MeterAction passes through a meter.
-	MeterAction struct{ ID uint32 }
-	// Controller sends the packet to the agent.
-	Controller struct {
-		MaxLen   uint16
-		UserData string
-	}
-)
-
-// Subfield is bits Offset..Offset+Width-1 of a field, counted from the least significant.
-type Subfield struct {
-	Field         Field
-	Offset, Width uint16
-}
-
-// Reserved port numbers and tables.
-const (
-	PortInPort     uint32 = 0xfffffff8
-	PortController uint32 = 0xfffffffd
-	PortLocal      uint32 = 0xfffffffe
-	NoTable        Table  = 255
-)
-
-// Whole is all bits of a field.
-func Whole(f Field) Subfield { return Subfield{Field: f} }
-
-// Eq is an exact match on an integer field.
-func Eq(f Field, v uint64) FieldMatch { panic("to write") }
-
-// EqMAC is an exact match on a hardware address field.
-func EqMAC(f Field, m MAC) FieldMatch { panic("to write") }
-
-// EqIP is an exact match on an address field of the address's family.
-func EqIP(f Field, a netip.Addr) FieldMatch { panic("to write") }
-
-// InPrefix matches the addresses of a prefix.
-func InPrefix(f Field, p netip.Prefix) FieldMatch { panic("to write") }
-
-// Masked matches some bits of an integer field.
-func Masked(f Field, v, mask uint64) FieldMatch { panic("to write") }
-
-// NewMatch is the conjunction of conditions. It panics on two conditions on one field,
-// which is a defect of the caller's, never of input.
-func NewMatch(fs ...FieldMatch) Match { panic("to write") }
-
-// And is m with more conditions.
-func (m Match) And(fs ...FieldMatch) Match { panic("to write") }
-
-// Key is the flow's identity, comparable.
+// Key is a flow's identity, comparable.
 type Key struct {
 	Table    Table
 	Priority uint16
-	Match    string
+	Match    Match
+}
+
+// Key is the flow's identity.
+func (f Flow) Key() Key { return Key{f.Table, f.Priority, f.Match} }
+
+// Equal reports whether the flows have the same identity and the same value.
+func (f Flow) Equal(g Flow) bool { return f.Key() == g.Key() && f.sameValue(g) }
+
+func (f Flow) sameValue(g Flow) bool {
+	return f.Cookie == g.Cookie && f.Foreign == g.Foreign && EqualActions(f.Actions, g.Actions)
+}
+
+// Compare orders keys as packets meet flows: by table, the highest priority first; then
+// by match.
+func (k Key) Compare(o Key) int {
+	return cmp.Or(cmp.Compare(k.Table, o.Table), cmp.Compare(o.Priority, k.Priority), k.Match.compare(o.Match))
+}
+
+// Stats is a flow as a switch reports it.
+type Stats struct {
+	Flow
+	Packets, Bytes uint64
+	Duration       time.Duration // since the flow was added
 }
 
 // Set is flows by identity.
 type Set map[Key]Flow
 
+// NewSet is the set of flows; of flows with one identity the last.
+func NewSet(fs ...Flow) Set {
+	s := make(Set, len(fs))
+	for _, f := range fs {
+		s.Put(f)
+	}
+	return s
+}
+
+// Put adds a flow, in place of one with the same identity.
+func (s Set) Put(f Flow) { s[f.Key()] = f }
+
+// Sorted is the flows in the order of their keys.
+func (s Set) Sorted() []Flow {
+	fs := make([]Flow, 0, len(s))
+	for _, f := range s {
+		fs = append(fs, f)
+	}
+	sortFlows(fs)
+	return fs
+}
+
+func sortFlows(fs []Flow) {
+	slices.SortFunc(fs, func(a, b Flow) int { return a.Key().Compare(b.Key()) })
+}
+
 // Diff is what turns one Set into another: Delete strictly by identity, then Add
-// (an Add of an existing identity modifies it).
+// (an Add of an existing identity replaces its value). Both are in the order of keys.
 type Diff struct{ Add, Delete []Flow }
+
+// NewDiff is the least that turns actual into desired.
+func NewDiff(actual, desired Set) Diff {
+	var d Diff
+	for k, f := range desired {
+		if have, ok := actual[k]; !ok || !have.sameValue(f) {
+			d.Add = append(d.Add, f)
+		}
+	}
+	for k, f := range actual {
+		if _, ok := desired[k]; !ok {
+			d.Delete = append(d.Delete, f)
+		}
+	}
+	sortFlows(d.Add)
+	sortFlows(d.Delete)
+	return d
+}
+
+// Empty reports whether there is nothing to do.
+func (d Diff) Empty() bool { return len(d.Add) == 0 && len(d.Delete) == 0 }
