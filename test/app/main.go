@@ -18,6 +18,7 @@ import (
 )
 
 var commands = map[string]func(args []string) error{
+	"addr":   addr,
 	"serve":  serve,
 	"get":    get,
 	"ping":   ping,
