@@ -1,0 +1,384 @@
+package tenant
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+const app1 = `# two domains' worth of comments
+enterprise: DCEnterprise
+description: the data centre
+domains:
+  - name: App1
+    zones:
+      - name: DockerZone
+        subnets: [{name: PrivateSubnet, address: 10.85.85.0/24}]
+      - name: VMZone
+        description: virtual machines
+        subnets:
+          - {name: VMSubnet, address: 10.34.49.0/24, gateway: 10.34.49.254}
+---
+---
+enterprise: Other
+domains: [{name: App1, zones: [{name: 10, subnets: [{name: on, address: 10.85.85.0/24}]}]}]
+`
+
+func TestParseDocuments(t *testing.T) {
+	docs, err := ParseDocuments([]byte(app1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(docs) != 2 || docs[0].Enterprise != "DCEnterprise" || *docs[0].Description != "the data centre" {
+		t.Fatalf("documents: %+v", docs)
+	}
+	vm := docs[0].Domains[0].Zones[1]
+	if vm.Name != "VMZone" || *vm.Description != "virtual machines" || vm.Line != 9 {
+		t.Errorf("zone: %+v", vm)
+	}
+	want := SubnetEntry{Name: "VMSubnet", Address: netip.MustParsePrefix("10.34.49.0/24"), Gateway: netip.MustParseAddr("10.34.49.254"), Line: 12}
+	if vm.Subnets[0] != want {
+		t.Errorf("subnet: %+v, want %+v", vm.Subnets[0], want)
+	}
+	if z := docs[1].Domains[0].Zones[0]; z.Name != "10" || z.Subnets[0].Name != "on" {
+		t.Errorf("a bare number or word is not taken as a name: %+v", z)
+	}
+}
+
+func TestParseDocumentsRefuses(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"empty", "", "no document"},
+		{"only separators", "---\n---\n# nothing\n", "no document"},
+		{"not YAML", "enterprise: [", "line 1"},
+		{"a scalar", "hello", `line 1: a document must have keys (enterprise …), found "hello"`},
+		{"no enterprise", "domains: []", `line 1: a document needs the key "enterprise"`},
+		{"unknown key", "enterprise: E\ndomains:\n- name: D\n  zone: []", `line 4: a domain has no key "zone"`},
+		{"later key", "enterprise: E\nnetworkMacros: []", "line 2: networkMacros of a document are not known to this version"},
+		{"later key in a domain", "enterprise: E\ndomains:\n- {name: D, policies: [], policyGroups: [web], rateLimiters: []}", "line 3: rateLimiters of a domain are not known to this version"},
+		{"key twice", "enterprise: E\nenterprise: F", `line 2: key "enterprise" is given twice`},
+		{"null name", "enterprise: ~", "line 1: enterprise must be text, found nothing"},
+		{"list as name", "enterprise: [a]", "enterprise must be text, found a list"},
+		{"mapping as list", "enterprise: E\ndomains: {name: D}", "line 2: domains must be a list"},
+		{"bad address", "enterprise: E\ndomains: [{name: D, zones: [{name: Z, subnets: [{name: S, address: 10.0.0.0}]}]}]", `address "10.0.0.0" is not a network`},
+		{"bad gateway", "enterprise: E\ndomains: [{name: D, zones: [{name: Z, subnets: [{name: S, address: 10.0.0.0/8, gateway: x}]}]}]", `gateway "x" is not an address`},
+		{"no address", "enterprise: E\ndomains: [{name: D, zones: [{name: Z, subnets: [{name: S}]}]}]", `a subnet needs the key "address"`},
+		{"alias", "enterprise: &e E\ndomains: [{name: *e}]", "aliases are not part of this format"},
+		{"second document", "enterprise: E\n---\nfoo: 1\nenterprise: F", `line 3: a document has no key "foo"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := ParseDocuments([]byte(c.text))
+			if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestParseDocumentsReportsAll(t *testing.T) {
+	_, err := ParseDocuments([]byte("enterprise: E\nfoo: 1\ndomains:\n- {name: D, bar: 2}\n- {zones: x}"))
+	for _, want := range []string{`line 2: a document has no key "foo"`, `line 4: a domain has no key "bar"`, "line 5: zones must be a list", `line 5: a domain needs the key "name"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error does not say %q:\n%v", want, err)
+		}
+	}
+}
+
+func FuzzParseDocuments(f *testing.F) {
+	f.Add(app1)
+	f.Add("enterprise: &a {x: *a}\n--- !!binary |\n x")
+	f.Add("%YAML 1.2\n--- ? [a]: b\n<<: {c: d}")
+	f.Fuzz(func(t *testing.T, text string) {
+		docs, err := ParseDocuments([]byte(text))
+		if err != nil {
+			return
+		}
+		Plan(NewState(), docs, counter())
+		out, err := FormatDocuments(docs)
+		if err != nil {
+			t.Fatalf("format: %v", err)
+		}
+		again, err := ParseDocuments(out)
+		if err != nil {
+			t.Fatalf("our own text is refused: %v\n%s", err, out)
+		}
+		if a, b := fmt.Sprint(plain(docs)), fmt.Sprint(plain(again)); a != b {
+			t.Fatalf("round trip:\n%s\n%s", a, b)
+		}
+	})
+}
+
+// plain is the documents as text without their lines.
+func plain(docs []Document) []string {
+	var out []string
+	text := func(s *string) string {
+		if s == nil {
+			return "-"
+		}
+		return fmt.Sprintf("%q", *s)
+	}
+	for _, d := range docs {
+		out = append(out, fmt.Sprintf("%q %s", d.Enterprise, text(d.Description)))
+		for _, m := range d.Domains {
+			out = append(out, fmt.Sprintf("%q %s", m.Name, text(m.Description)))
+			for _, z := range m.Zones {
+				out = append(out, fmt.Sprintf("%q %s", z.Name, text(z.Description)))
+				for _, s := range z.Subnets {
+					out = append(out, fmt.Sprintf("%q %s %s %s", s.Name, text(s.Description), s.Address, s.Gateway))
+				}
+			}
+		}
+	}
+	return out
+}
+
+func counter() func() string {
+	n := 0
+	return func() string { n++; return fmt.Sprintf("00000000-0000-0000-0000-%012d", n) }
+}
+
+// execute is what the store does with a plan.
+func execute(s *State, steps []Step) {
+	for _, st := range steps {
+		switch o := st.Object.(type) {
+		case *Enterprise:
+			s.Apply(Change{Key{KindEnterprise, o.ID}, o})
+		case *Domain:
+			s.Apply(Change{Key{KindDomain, o.ID}, o})
+		case *Zone:
+			s.Apply(Change{Key{KindZone, o.ID}, o})
+		case *Subnet:
+			s.Apply(Change{Key{KindSubnet, o.ID}, o})
+		}
+	}
+}
+
+func mustParse(t testing.TB, text string) []Document {
+	t.Helper()
+	docs, err := ParseDocuments([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return docs
+}
+
+func paths(steps []Step) []string {
+	var ps []string
+	for _, s := range steps {
+		ps = append(ps, fmt.Sprintf("%s %s %s (%s)", s.Op, s.Kind, s.Path, s.Detail))
+	}
+	return ps
+}
+
+func TestPlan(t *testing.T) {
+	s := NewState()
+	steps, err := Plan(s, mustParse(t, app1), counter())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`create enterprises DCEnterprise (description "the data centre")`,
+		`create domains DCEnterprise/App1 ()`,
+		`create zones DCEnterprise/App1/DockerZone ()`,
+		`create subnets DCEnterprise/App1/DockerZone/PrivateSubnet (10.85.85.0/24, gateway 10.85.85.1)`,
+		`create zones DCEnterprise/App1/VMZone (description "virtual machines")`,
+		`create subnets DCEnterprise/App1/VMZone/VMSubnet (10.34.49.0/24, gateway 10.34.49.254)`,
+		`create enterprises Other ()`,
+		`create domains Other/App1 ()`,
+		`create zones Other/App1/10 ()`,
+		`create subnets Other/App1/10/on (10.85.85.0/24, gateway 10.85.85.1)`,
+	}
+	if got := paths(steps); !slices.Equal(got, want) {
+		t.Fatalf("steps:\n%s", strings.Join(got, "\n"))
+	}
+	if len(s.Enterprises) != 0 {
+		t.Error("planning changed the state")
+	}
+	execute(s, steps)
+	if again, err := Plan(s, mustParse(t, app1), counter()); err != nil || len(again) != 0 {
+		t.Errorf("the same again: %v, %v", paths(again), err)
+	}
+}
+
+// planned is the state after app1.
+func planned(t *testing.T) *State {
+	s := NewState()
+	steps, err := Plan(s, mustParse(t, app1), counter())
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute(s, steps)
+	return s
+}
+
+func subnetOf(s *State, name string) *Subnet {
+	for _, n := range s.Subnets {
+		if n.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+const inZone = "enterprise: DCEnterprise\ndomains:\n- name: App1\n  zones:\n  - name: %s\n    subnets:\n    - %s\n"
+
+func TestPlanChanges(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"description", "enterprise: DCEnterprise\ndescription: new", `update enterprises DCEnterprise (description "new")`},
+		{"description away", "enterprise: DCEnterprise\ndescription:", `update enterprises DCEnterprise (description "")`},
+		{"cidr of an unused subnet", fmt.Sprintf(inZone, "VMZone", "{name: VMSubnet, address: 10.34.48.0/23}"),
+			"update subnets DCEnterprise/App1/VMZone/VMSubnet (10.34.48.0/23, gateway 10.34.48.1)"},
+		{"gateway of an unused subnet", fmt.Sprintf(inZone, "VMZone", "{name: VMSubnet, address: 10.34.49.0/24, gateway: 10.34.49.1}"),
+			"update subnets DCEnterprise/App1/VMZone/VMSubnet (gateway 10.34.49.1)"},
+		{"gateway not mentioned", fmt.Sprintf(inZone, "VMZone", "{name: VMSubnet, address: 10.34.49.0/24}"), ""},
+		{"docker's subnet adopted", fmt.Sprintf(inZone, "DockerZone", "{name: docker, address: 172.18.0.0/16}"),
+			"update subnets DCEnterprise/App1/DockerZone/docker (kept when its last network goes)"},
+		{"description of a used subnet", fmt.Sprintf(inZone, "DockerZone", "{name: PrivateSubnet, address: 10.85.85.0/24, description: x}"),
+			`update subnets DCEnterprise/App1/DockerZone/PrivateSubnet (description "x")`},
+		{"range freed by the subnet before", fmt.Sprintf(inZone, "VMZone", "{name: VMSubnet, address: 10.35.0.0/24}\n    - {name: new, address: 10.34.49.0/24}"),
+			"update subnets DCEnterprise/App1/VMZone/VMSubnet (10.35.0.0/24, gateway 10.35.0.1)\ncreate subnets DCEnterprise/App1/VMZone/new (10.34.49.0/24, gateway 10.34.49.1)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := inUse(t)
+			steps, err := Plan(s, mustParse(t, c.text), counter())
+			if got := strings.Join(paths(steps), "\n"); err != nil || got != c.want {
+				t.Errorf("steps:\n%s\nwant:\n%s\nerror: %v", got, c.want, err)
+			}
+		})
+	}
+}
+
+const dockers = "00000000-0000-0000-0000-0000000000dd"
+
+// inUse is the state after app1 with a vport in PrivateSubnet and a subnet of Docker's.
+func inUse(t *testing.T) *State {
+	s := planned(t)
+	private := subnetOf(s, "PrivateSubnet")
+	s.Apply(Change{Key{KindVport, "v"}, &Vport{Meta: Meta{ID: "v"}, DomainID: private.DomainID, ZoneID: private.ZoneID, SubnetID: private.ID}})
+	s.Apply(Change{Key{KindSubnet, dockers}, &Subnet{Meta: Meta{ID: dockers}, DomainID: private.DomainID, ZoneID: private.ZoneID, Name: "docker",
+		CIDR: netip.MustParsePrefix("172.18.0.0/16"), Gateway: netip.MustParseAddr("172.18.0.1"), DockerOwned: true}})
+	return s
+}
+
+func TestPlanRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name, text, want string
+		is               error
+	}{
+		{"cidr of a used subnet", fmt.Sprintf(inZone, "DockerZone", "{name: PrivateSubnet, address: 10.85.0.0/16}"),
+			"line 7: DCEnterprise/App1/DockerZone: subnet PrivateSubnet: it is 10.85.85.0/24 with gateway 10.85.85.1, which cannot change while it has 1 vports", ErrConflict},
+		{"gateway of a used subnet", fmt.Sprintf(inZone, "DockerZone", "{name: PrivateSubnet, address: 10.85.85.0/24, gateway: 10.85.85.9}"), "cannot change while", ErrConflict},
+		{"overlap with the state", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.85.0.0/16}"), "subnet x: 10.85.0.0/16 overlaps subnet PrivateSubnet (10.85.85.0/24)", ErrConflict},
+		{"overlap from inside", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.85.85.128/25}"), "overlaps subnet PrivateSubnet", ErrConflict},
+		{"overlap in the file", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.1.0.0/16}\n    - {name: y, address: 10.1.2.0/24}"), "line 8: DCEnterprise/App1/VMZone: subnet y: 10.1.2.0/24 overlaps subnet x (10.1.0.0/16)", ErrConflict},
+		{"host bits", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.1.0.1/16}"), "subnet x: 10.1.0.1/16 has host bits set; its prefix is 10.1.0.0/16", ErrInvalid},
+		{"IPv6", fmt.Sprintf(inZone, "VMZone", "{name: x, address: fd00::/64}"), "not an IPv4 prefix", ErrInvalid},
+		{"foreign gateway", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.1.0.0/16, gateway: 10.2.0.1}"), "gateway: 10.2.0.1 is not in 10.1.0.0/16", ErrInvalid},
+		{"twice", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.1.0.0/16}\n    - {name: x, address: 10.1.0.0/16}"), "line 8: DCEnterprise/App1/VMZone: subnet x is defined twice, first in line 7", ErrInvalid},
+		{"two descriptions", "enterprise: DCEnterprise\ndescription: a\n---\nenterprise: DCEnterprise\ndescription: b", "defined twice", ErrInvalid},
+		{"name", "enterprise: E\ndomains: [{name: " + strings.Repeat("x", 300) + "}]", "line 2: E: domain \"xxx", ErrInvalid},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			steps, err := Plan(inUse(t), mustParse(t, c.text), counter())
+			if !errors.Is(err, c.is) || !strings.Contains(fmt.Sprint(err), c.want) || steps != nil {
+				t.Errorf("steps %v, error %v, want %q", paths(steps), err, c.want)
+			}
+		})
+	}
+}
+
+func TestPlanReportsAll(t *testing.T) {
+	_, err := Plan(inUse(t), mustParse(t, fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.85.0.0/16}\n    - {name: y, address: 10.1.0.1/16}")), counter())
+	for _, want := range []string{"line 7: DCEnterprise/App1/VMZone: subnet x", "line 8: DCEnterprise/App1/VMZone: subnet y"} {
+		if !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("error does not say %q:\n%v", want, err)
+		}
+	}
+}
+
+func TestExport(t *testing.T) {
+	text, err := FormatDocuments(Export(inUse(t), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile("testdata/export.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(text) != string(want) {
+		t.Errorf("export:\n%s", text)
+	}
+	if got := Export(inUse(t), "nosuch"); got != nil {
+		t.Errorf("export of a domain that is not there: %v", got)
+	}
+}
+
+// TestExportRebuilds holds Export, FormatDocuments, ParseDocuments and Plan to each
+// other: what was exported rebuilds an equal state, and changes nothing in its own.
+func TestExportRebuilds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := genState(t)
+		text, err := FormatDocuments(Export(s, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(s.Enterprises) == 0 {
+			return
+		}
+		docs, err := ParseDocuments(text)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if steps, err := Plan(s, docs, counter()); err != nil || len(steps) > 0 {
+			t.Fatalf("an export changes its own state: %v %v", paths(steps), err)
+		}
+		fresh := NewState()
+		steps, err := Plan(fresh, docs, counter())
+		if err != nil {
+			t.Fatal(err)
+		}
+		execute(fresh, steps)
+		if again, err := FormatDocuments(Export(fresh, "")); err != nil || string(again) != string(text) {
+			t.Fatalf("rebuilt (%v):\n%s\nfrom:\n%s", err, again, text)
+		}
+	})
+}
+
+func genState(t *rapid.T) *State {
+	s := NewState()
+	id := counter()
+	name := rapid.StringMatching(`[A-Za-z0-9][A-Za-z0-9 _.'"#:{}é-]{0,8}[a-z]`)
+	describe := rapid.SampledFrom([]string{"", "some text", "- a\n  b: c", "null", "é\u0085\t#"})
+	names := func(label string, n int) []string {
+		return rapid.SliceOfNDistinct(name, 0, n, rapid.ID).Draw(t, label)
+	}
+	for _, en := range names("enterprises", 3) {
+		e := &Enterprise{Meta: Meta{ID: id()}, Name: en, Description: describe.Draw(t, "description")}
+		s.Apply(Change{Key{KindEnterprise, e.ID}, e})
+		for _, dn := range names("domains", 3) {
+			d := &Domain{Meta: Meta{ID: id()}, EnterpriseID: e.ID, Name: dn, Description: describe.Draw(t, "description")}
+			s.Apply(Change{Key{KindDomain, d.ID}, d})
+			net := 0
+			for _, zn := range names("zones", 3) {
+				z := &Zone{Meta: Meta{ID: id()}, DomainID: d.ID, Name: zn}
+				s.Apply(Change{Key{KindZone, z.ID}, z})
+				for _, sn := range names("subnets", 3) {
+					net++
+					cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(net), 0, 0}), rapid.IntRange(16, 29).Draw(t, "bits"))
+					gw := cidr.Addr().Next()
+					for range rapid.IntRange(0, 4).Draw(t, "gateway") {
+						gw = gw.Next()
+					}
+					n := &Subnet{Meta: Meta{ID: id()}, DomainID: d.ID, ZoneID: z.ID, Name: sn, CIDR: cidr, Gateway: gw, Description: describe.Draw(t, "description")}
+					s.Apply(Change{Key{KindSubnet, n.ID}, n})
+				}
+			}
+		}
+	}
+	return s
+}
