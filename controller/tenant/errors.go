@@ -1,6 +1,9 @@
 package tenant
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The classes of refusal. Every error that the model, the store and the allocator
 // return for a user's mistake wraps one of them, so that HTTP status and exit code are
@@ -22,3 +25,17 @@ var (
 	// ErrUnavailable is a store, switch or Docker that does not answer now; try again.
 	ErrUnavailable = errors.New("unavailable")
 )
+
+// Errorf is an error of one of the classes above whose text is the message alone, for
+// sentences that already say what the class means.
+func Errorf(class error, format string, args ...any) error {
+	return &refusal{class: class, text: fmt.Sprintf(format, args...)}
+}
+
+type refusal struct {
+	class error
+	text  string
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.class }

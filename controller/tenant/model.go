@@ -158,6 +158,20 @@ const (
 	LeaseResting LeaseState = "resting"
 )
 
+// What a lease is for.
+const (
+	UseGateway   = "gateway"
+	UseAuxiliary = "auxiliary"
+	UseEndpoint  = "endpoint"
+)
+
+// How long a reservation waits to be bound, and how long a released address waits before
+// it is given out again.
+const (
+	ReservationTime = 60 * time.Second
+	RestTime        = 60 * time.Second
+)
+
 // Lease is one address of a subnet that is not free.
 type Lease struct {
 	Meta
@@ -171,7 +185,7 @@ type Lease struct {
 	Host string `json:"host,omitempty"`
 	// VportID is set once bound to a vport.
 	VportID string `json:"vportID,omitempty"`
-	// Use is "gateway", "auxiliary" or "endpoint".
+	// Use is UseGateway, UseAuxiliary or UseEndpoint.
 	Use string `json:"use"`
 	// Expires ends a reservation or a rest, in UTC; zero for a bound lease.
 	Expires time.Time `json:"expires,omitzero"`
