@@ -279,9 +279,9 @@ func TestPlanRefuses(t *testing.T) {
 		{"host bits", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.1.0.1/16}"), "subnet x: 10.1.0.1/16 has host bits set; its prefix is 10.1.0.0/16", ErrInvalid},
 		{"IPv6", fmt.Sprintf(inZone, "VMZone", "{name: x, address: fd00::/64}"), "not an IPv4 prefix", ErrInvalid},
 		{"foreign gateway", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.1.0.0/16, gateway: 10.2.0.1}"), "gateway: 10.2.0.1 is not in 10.1.0.0/16", ErrInvalid},
-		{"twice", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.1.0.0/16}\n    - {name: x, address: 10.1.0.0/16}"), "line 8: DCEnterprise/App1/VMZone: subnet x is defined twice, first in line 7", ErrInvalid},
+		{"twice", fmt.Sprintf(inZone, "VMZone", "{name: x, address: 10.1.0.0/16}\n    - {name: x, address: 10.1.0.0/16}"), "line 8: DCEnterprise/App1/VMZone: subnet x: defined twice, first in line 7", ErrInvalid},
 		{"two descriptions", "enterprise: DCEnterprise\ndescription: a\n---\nenterprise: DCEnterprise\ndescription: b", "defined twice", ErrInvalid},
-		{"name", "enterprise: E\ndomains: [{name: " + strings.Repeat("x", 300) + "}]", "line 2: E: domain \"xxx", ErrInvalid},
+		{"name", "enterprise: E\ndomains: [{name: " + strings.Repeat("x", 300) + "}]", "line 2: E: domain xxx", ErrInvalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			steps, err := Plan(inUse(t), mustParse(t, c.text), counter())

@@ -99,21 +99,20 @@ func (p *planner) in(domainID string) *prefixes {
 	return p.occupied[domainID]
 }
 
-// fail records an error that names its object; the line and what contains the object
-// are added here.
-func (p *planner) fail(line int, parent string, err error) {
+// fail records what is wrong with an object.
+func (p *planner) fail(line int, parent, object string, err error) {
 	if parent != "" {
-		err = fmt.Errorf("%s: %w", parent, err)
+		object = parent + ": " + object
 	}
-	p.errs = append(p.errs, fmt.Errorf("line %d: %w", line, err))
+	p.errs = append(p.errs, fmt.Errorf("line %d: %s: %w", line, object, err))
 }
 
 // once refuses what the documents define a second time: which of two definitions
 // counts must not depend on their order.
-func (p *planner) once(line int, parent, what string) bool {
-	key := parent + "\x00" + what
+func (p *planner) once(line int, parent, object string) bool {
+	key := parent + "\x00" + object
 	if first, ok := p.asked[key]; ok {
-		p.fail(line, parent, Errorf(ErrInvalid, "%s is defined twice, first in line %d", what, first))
+		p.fail(line, parent, object, Errorf(ErrInvalid, "defined twice, first in line %d", first))
 		return false
 	}
 	p.asked[key] = line
@@ -178,7 +177,7 @@ func place[T interface{ Validate() error }](p *planner, index map[child]*T, t ta
 		detail = fmt.Sprintf("description %q", *t.description)
 	}
 	if err := obj.Validate(); err != nil {
-		p.fail(t.line, t.parent, err)
+		p.fail(t.line, t.parent, t.kind.Noun()+" "+t.name, err)
 	}
 	index[at] = &obj
 	p.steps = append(p.steps, Step{op, t.kind, strings.TrimPrefix(t.parent+"/"+t.name, "/"), detail, &obj})
@@ -207,7 +206,7 @@ func (p *planner) subnet(z *Zone, parent string, want *SubnetEntry) {
 		err = p.in(z.DomainID).replace(have, &obj)
 	}
 	if err != nil {
-		p.fail(want.Line, parent, err)
+		p.fail(want.Line, parent, "subnet "+want.Name, err)
 		return
 	}
 	p.subnets[at] = &obj
@@ -252,8 +251,8 @@ func (p *planner) movable(have, want *Subnet) error {
 	if vports+networks == 0 {
 		return nil
 	}
-	return Errorf(ErrConflict, "subnet %s: it is %s with gateway %s, which cannot change while it has %d vports and %d Docker networks",
-		have.Name, have.CIDR, have.Gateway, vports, networks)
+	return Errorf(ErrConflict, "it is %s with gateway %s, which cannot change while it has %d vports and %d Docker networks",
+		have.CIDR, have.Gateway, vports, networks)
 }
 
 // prefixes are the subnets of one domain in order of address. They never overlap, so
@@ -272,7 +271,7 @@ func (o *prefixes) replace(have, obj *Subnet) error {
 	i, _ := slices.BinarySearchFunc(o.list, obj, order)
 	for _, j := range []int{i - 1, i} {
 		if j >= 0 && j < len(o.list) && o.list[j].CIDR.Overlaps(obj.CIDR) {
-			return Errorf(ErrConflict, "subnet %s: %s overlaps subnet %s (%s) of the same domain", obj.Name, obj.CIDR, o.list[j].Name, o.list[j].CIDR)
+			return Errorf(ErrConflict, "%s overlaps subnet %s (%s) of the same domain", obj.CIDR, o.list[j].Name, o.list[j].CIDR)
 		}
 	}
 	o.list = slices.Insert(o.list, i, obj)
