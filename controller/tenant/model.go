@@ -187,6 +187,9 @@ type Lease struct {
 	VportID string `json:"vportID,omitempty"`
 	// Use is UseGateway, UseAuxiliary or UseEndpoint.
 	Use string `json:"use"`
+	// Name is what Docker calls the endpoint when it asks for the address; engines before
+	// 29 do not say.
+	Name string `json:"name,omitempty"`
 	// Expires ends a reservation or a rest, in UTC; zero for a bound lease.
 	Expires time.Time `json:"expires,omitzero"`
 }
@@ -225,4 +228,6 @@ type Network struct {
 	MTU          int          `json:"mtu,omitempty"`
 	PolicyGroups []string     `json:"policyGroups,omitempty"`
 	User         string       `json:"user,omitempty"`
+	// Auxiliary are the addresses that the network set aside (--aux-address).
+	Auxiliary []netip.Addr `json:"auxiliary,omitempty"`
 }
