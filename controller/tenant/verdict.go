@@ -1,0 +1,173 @@
+package tenant
+
+import "net/netip"
+
+// Packet is one frame as a vport sends it.
+type Packet struct {
+	EthSrc, EthDst MAC
+	EtherType      uint16 // EtherIPv4, EtherARP or another
+	Tagged         bool   // with a VLAN tag
+
+	// Of IPv4, the addresses; of ARP, the sender's and the target's protocol address.
+	Src, Dst netip.Addr
+
+	// Of IPv4. A port is 0 where the protocol has none.
+	Protocol           uint8
+	TTL                uint8
+	SrcPort, DstPort   uint16
+	ICMPType, ICMPCode uint8
+
+	// Of ARP.
+	Op  uint16 // 1 asks, 2 answers
+	SHA MAC    // the sender's hardware address
+}
+
+// Values of Packet.
+const (
+	EtherIPv4 uint16 = 0x0800
+	EtherARP  uint16 = 0x0806
+
+	ProtocolICMP uint8 = 1
+	ProtocolUDP  uint8 = 17
+)
+
+// Decision is what becomes of a packet.
+type Decision string
+
+// The decisions.
+const (
+	Dropped   Decision = "drop"
+	Delivered Decision = "deliver" // to a vport
+	Answered  Decision = "answer"  // by the network itself, to the sender
+)
+
+// Reason is why a packet is dropped.
+type Reason string
+
+// The reasons. The compiler has flows with a counter for each but the hairpin, which the
+// switch refuses by itself.
+const (
+	ReasonTagged         Reason = "frame with a VLAN tag"
+	ReasonDHCPServer     Reason = "DHCP server's answer from a vport"
+	ReasonSpoofedARP     Reason = "ARP with another's MAC or address"
+	ReasonSpoofedIP      Reason = "IPv4 with another's MAC or address"
+	ReasonOtherProtocol  Reason = "neither IPv4 nor ARP"
+	ReasonOwnAddress     Reason = "ARP for the vport's own address (no conflict)"
+	ReasonUnknownARP     Reason = "ARP that has no answer"
+	ReasonToGateway      Reason = "to the gateway, other than echo"
+	ReasonTTL0           Reason = "ttl 0"
+	ReasonTTL1           Reason = "ttl ran out"
+	ReasonUnknownAddress Reason = "address of the subnet that nobody has"
+	ReasonOutside        Reason = "address outside of the domain"
+	ReasonBroadcast      Reason = "broadcast or multicast"
+	ReasonUnknownMAC     Reason = "MAC that the subnet does not have"
+	ReasonHairpin        Reason = "to the sender itself"
+)
+
+// Outcome is a decision with what can be seen of it.
+type Outcome struct {
+	Decision Decision
+	Reason   Reason // of a drop
+	To       string // of a delivery: the ID of the vport
+	EthSrc   MAC    // of a delivery or an answer: who it comes from
+	TTL      uint8  // of IPv4, as it arrives
+}
+
+func dropped(r Reason) Outcome { return Outcome{Decision: Dropped, Reason: r} }
+
+// Verdict is what the network owes a packet that a vport sends, decided naively from the
+// model: it looks at everything, compiles nothing, and is what the compiled flows are
+// tested against. It supposes a state without contradictions. Two vports on different
+// hosts are as near as two on one.
+func (s *State) Verdict(from *Vport, p Packet) Outcome {
+	subnet := s.Subnets[from.SubnetID]
+	switch {
+	case p.Tagged:
+		return dropped(ReasonTagged)
+	case p.EtherType == EtherARP:
+		return s.verdictARP(from, subnet, p)
+	case p.EtherType == EtherIPv4:
+		return s.verdictIPv4(from, subnet, p)
+	default:
+		return dropped(ReasonOtherProtocol)
+	}
+}
+
+func (s *State) verdictARP(from *Vport, subnet *Subnet, p Packet) Outcome {
+	probe := p.Op == 1 && p.Src == netip.IPv4Unspecified()
+	switch {
+	case p.EthSrc != from.MAC || p.SHA != from.MAC || p.Src != from.IPv4 && !probe:
+		return dropped(ReasonSpoofedARP)
+	case p.Op == 1 && p.Dst == from.IPv4:
+		return dropped(ReasonOwnAddress)
+	case p.Op == 1 && p.Dst == subnet.Gateway:
+		return Outcome{Decision: Answered, EthSrc: GatewayMAC}
+	}
+	for _, v := range s.Vports {
+		if p.Op == 1 && v.Host != "" && v.SubnetID == subnet.ID && v.IPv4 == p.Dst {
+			return Outcome{Decision: Answered, EthSrc: v.MAC}
+		}
+	}
+	return dropped(ReasonUnknownARP)
+}
+
+func (s *State) verdictIPv4(from *Vport, subnet *Subnet, p Packet) Outcome {
+	toRouter := p.EthDst == GatewayMAC
+	switch {
+	case p.Protocol == ProtocolUDP && p.SrcPort == 67 && p.DstPort == 68:
+		return dropped(ReasonDHCPServer)
+	case p.EthSrc != from.MAC || p.Src != from.IPv4:
+		return dropped(ReasonSpoofedIP)
+	}
+	for _, sn := range s.Subnets {
+		if sn.DomainID == subnet.DomainID && sn.Gateway == p.Dst {
+			if toRouter && p.Protocol == ProtocolICMP && p.ICMPType == 8 && p.ICMPCode == 0 {
+				return Outcome{Decision: Answered, EthSrc: GatewayMAC, TTL: 64}
+			}
+			return dropped(ReasonToGateway)
+		}
+	}
+	if toRouter {
+		return s.route(from, subnet.DomainID, p)
+	}
+	if p.EthDst[0]&1 != 0 {
+		return dropped(ReasonBroadcast)
+	}
+	for _, v := range s.Vports {
+		if v.Host != "" && v.SubnetID == subnet.ID && v.MAC == p.EthDst {
+			return arrive(from, v, Outcome{EthSrc: p.EthSrc, TTL: p.TTL})
+		}
+	}
+	return dropped(ReasonUnknownMAC)
+}
+
+func (s *State) route(from *Vport, domainID string, p Packet) Outcome {
+	switch p.TTL {
+	case 0:
+		return dropped(ReasonTTL0)
+	case 1:
+		return dropped(ReasonTTL1)
+	}
+	for _, v := range s.Vports {
+		sn := s.Subnets[v.SubnetID]
+		if v.Host != "" && sn != nil && sn.DomainID == domainID && v.IPv4 == p.Dst {
+			return arrive(from, v, Outcome{EthSrc: GatewayMAC, TTL: p.TTL - 1})
+		}
+	}
+	for _, sn := range s.Subnets {
+		if sn.DomainID == domainID && sn.CIDR.Contains(p.Dst) {
+			return dropped(ReasonUnknownAddress)
+		}
+	}
+	return dropped(ReasonOutside)
+}
+
+// arrive is where policies between two vports decide, once there are any: a domain
+// without one allows everything inside it.
+func arrive(from, to *Vport, o Outcome) Outcome {
+	if from.ID == to.ID {
+		return dropped(ReasonHairpin)
+	}
+	o.Decision, o.To = Delivered, to.ID
+	return o
+}

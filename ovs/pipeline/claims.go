@@ -1,0 +1,118 @@
+package pipeline
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"nuage/controller/tenant"
+)
+
+// claim is something that one object alone may have on a switch. Objects that claim the
+// same thing contradict each other: the one that was created first has it, and each of
+// the others gets no flows at all. Whether the first has flows of its own does not
+// matter, so that the outcome never depends on the order in which changes arrived.
+type claim struct {
+	what  claimed
+	in    string // ID of the domain or subnet that it is unique in; empty for the switch
+	value uint64
+}
+
+type claimed uint8
+
+const (
+	claimCookie  claimed = iota
+	claimNumber          // of a domain
+	claimVNI             // of a subnet
+	claimAddress         // in a domain
+	claimMAC             // in a subnet
+	claimPort            // of this host's bridge
+)
+
+func (c claim) String() string {
+	switch c.what {
+	case claimNumber:
+		return fmt.Sprintf("domain number %d", c.value)
+	case claimVNI:
+		return fmt.Sprintf("VNI %d", c.value)
+	case claimAddress:
+		return "address " + netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(c.value)))).String()
+	case claimMAC:
+		return "MAC " + tenant.MAC(binary.BigEndian.AppendUint64(nil, c.value)[2:]).String()
+	case claimPort:
+		return fmt.Sprintf("port number %d", c.value)
+	default:
+		return fmt.Sprintf("cookie %#x", c.value)
+	}
+}
+
+func addressClaim(domainID string, a netip.Addr) claim {
+	b := a.As4()
+	return claim{claimAddress, domainID, uint64(binary.BigEndian.Uint32(b[:]))}
+}
+
+func macClaim(subnetID string, m tenant.MAC) claim {
+	return claim{claimMAC, subnetID, binary.BigEndian.Uint64(append([]byte{0, 0}, m[:]...))}
+}
+
+// rivals are the objects of one claim, the one that has it first. Almost always there is
+// one, which costs no allocation.
+type rivals struct {
+	first  *entry
+	others []*entry
+}
+
+// claims is who claims what.
+type claims map[claim]rivals
+
+// add and remove return the objects whose standing changed besides e's own: those
+// that now lose to e, or that no longer do.
+func (cs claims) add(c claim, e *entry) []*entry {
+	r := cs[c]
+	switch {
+	case r.first == nil:
+		r.first = e
+	case before(e, r.first):
+		r.others = append(slices.Clip(r.others), r.first)
+		r.first = e
+	default:
+		r.others = append(slices.Clip(r.others), e)
+	}
+	cs[c] = r
+	return r.others
+}
+
+func (cs claims) remove(c claim, e *entry) []*entry {
+	r := cs[c]
+	if r.first != e {
+		r.others = slices.DeleteFunc(slices.Clone(r.others), func(o *entry) bool { return o == e })
+		cs[c] = r
+		return nil
+	}
+	if len(r.others) == 0 {
+		delete(cs, c)
+		return nil
+	}
+	i := 0
+	for j := range r.others {
+		if before(r.others[j], r.others[i]) {
+			i = j
+		}
+	}
+	all := r.others
+	cs[c] = rivals{all[i], slices.Delete(slices.Clone(all), i, i+1)}
+	return all
+}
+
+// before orders rivals: what contains before what is contained, the older before the
+// younger, and at last by ID.
+func before(a, b *entry) bool {
+	return cmp.Or(cmp.Compare(order(a.key.Kind), order(b.key.Kind)), a.created.Compare(b.created),
+		cmp.Compare(a.key.ID, b.key.ID)) < 0
+}
+
+func order(k tenant.Kind) int {
+	return slices.Index([]tenant.Kind{tenant.KindDomain, tenant.KindSubnet, tenant.KindVport}, k)
+}

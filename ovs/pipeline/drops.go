@@ -1,0 +1,68 @@
+package pipeline
+
+import (
+	"nuage/controller/tenant"
+	"nuage/ovs/flow"
+)
+
+// Drop is one reason to drop. Its flows are the ones of its table and priority, one for
+// each object that it is counted by, so that a flow's counter names both.
+type Drop struct {
+	Table    flow.Table
+	Priority uint16
+	// Per is the kind of object that has the counter: switch, domain, subnet or vport.
+	Per    string
+	Reason tenant.Reason
+}
+
+// The reasons.
+var (
+	DropTagged         = Drop{TableClassifier, 200, "switch", tenant.ReasonTagged}
+	DropUnknownPort    = Drop{TableClassifier, 0, "switch", "port without a vport"}
+	DropDHCPServer     = Drop{TableGuard, 110, "vport", tenant.ReasonDHCPServer}
+	DropSpoofedARP     = Drop{TableGuard, 20, "vport", tenant.ReasonSpoofedARP}
+	DropSpoofedIP      = Drop{TableGuard, 10, "vport", tenant.ReasonSpoofedIP}
+	DropOtherProtocol  = Drop{TableGuard, 5, "vport", tenant.ReasonOtherProtocol}
+	DropGuardMiss      = Drop{TableGuard, 0, "switch", "not classified"}
+	DropOwnAddress     = Drop{TableARP, 110, "vport", tenant.ReasonOwnAddress}
+	DropUnknownARP     = Drop{TableARP, 10, "domain", tenant.ReasonUnknownARP}
+	DropARPMiss        = Drop{TableARP, 0, "switch", "not classified"}
+	DropToGateway      = Drop{TableGateway, 90, "subnet", tenant.ReasonToGateway}
+	DropTTL0           = Drop{TableRouter, 301, "domain", tenant.ReasonTTL0}
+	DropTTL1           = Drop{TableRouter, 300, "domain", tenant.ReasonTTL1}
+	DropUnknownAddress = Drop{TableRouter, 100, "subnet", tenant.ReasonUnknownAddress}
+	DropOutside        = Drop{TableRouter, 50, "domain", tenant.ReasonOutside}
+	DropRemote         = Drop{TableForwarder, 99, "vport", "vport on another host, no tunnel"}
+	DropBroadcast      = Drop{TableForwarder, 90, "domain", tenant.ReasonBroadcast}
+	DropUnknownMAC     = Drop{TableForwarder, 10, "domain", tenant.ReasonUnknownMAC}
+	DropForwarderMiss  = Drop{TableForwarder, 0, "switch", "not classified"}
+	DropConntrackMiss  = Drop{TableConntrack, 0, "switch", "domain without a decision on policy"}
+	DropStateMiss      = Drop{TableState, 0, "switch", "untracked"}
+	DropIngressMiss    = Drop{TableIngressPolicy, 0, "switch", "no decision"}
+	DropEgressMiss     = Drop{TableEgressPolicy, 0, "switch", "no decision"}
+	DropCommitMiss     = Drop{TableCommit, 0, "switch", "no decision"}
+)
+
+// Drops are all the reasons, in packet order.
+var Drops = []Drop{
+	DropTagged, DropUnknownPort,
+	DropDHCPServer, DropSpoofedARP, DropSpoofedIP, DropOtherProtocol, DropGuardMiss,
+	DropOwnAddress, DropUnknownARP, DropARPMiss,
+	DropToGateway,
+	DropTTL0, DropTTL1, DropUnknownAddress, DropOutside,
+	DropRemote, DropBroadcast, DropUnknownMAC, DropForwarderMiss,
+	DropConntrackMiss, DropStateMiss, DropIngressMiss, DropEgressMiss, DropCommitMiss,
+}
+
+// ReasonOf is why a flow drops; false for a flow that does not.
+func ReasonOf(f flow.Flow) (Drop, bool) {
+	if len(f.Actions) != 0 {
+		return Drop{}, false
+	}
+	for _, d := range Drops {
+		if d.Table == f.Table && d.Priority == f.Priority {
+			return d, true
+		}
+	}
+	return Drop{}, false
+}

@@ -1,0 +1,81 @@
+package pipeline
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"net/netip"
+
+	"nuage/controller/tenant"
+	"nuage/ovs/flow"
+)
+
+// kindSwitch owns the flows that belong to no tenant object.
+const kindSwitch tenant.Kind = "switch"
+
+// SwitchKey owns the flows that every bridge has.
+var SwitchKey = tenant.Key{Kind: kindSwitch}
+
+// Cookie is the cookie of all flows of an object: a stable hash of its kind and ID, never
+// 0 and never all ones, which OpenFlow keeps for itself. Two objects with one cookie are
+// found by the Compiler, and the later one gets no flows.
+func Cookie(k tenant.Key) uint64 {
+	sum := sha256.Sum256([]byte(string(k.Kind) + "/" + k.ID))
+	c := binary.BigEndian.Uint64(sum[:8])
+	if c == 0 || c == ^uint64(0) {
+		return 1
+	}
+	return c
+}
+
+// object is what a stage sees: the vport with its subnet and domain, a subnet with its
+// domain, a domain, or nothing (the switch). The fields in use have been checked.
+type object struct {
+	domain *tenant.Domain
+	subnet *tenant.Subnet
+	vport  *tenant.Vport
+	// port is the vport's port number here; 0 for a vport on another host.
+	port uint32
+}
+
+// fragment collects the flows of one object.
+type fragment struct {
+	cookie uint64
+	flows  []flow.Flow
+}
+
+func (f *fragment) add(t flow.Table, priority uint16, m flow.Match, actions ...flow.Action) {
+	f.flows = append(f.flows, flow.Flow{Table: t, Priority: priority, Cookie: f.cookie, Match: m, Actions: actions})
+}
+
+func (f *fragment) drop(d Drop, m flow.Match) { f.add(d.Table, d.Priority, m) }
+
+func missDrop(d Drop) func(*fragment, object) {
+	return func(f *fragment, _ object) { f.drop(d, flow.NewMatch()) }
+}
+
+func missGoto(from, to flow.Table) func(*fragment, object) {
+	return func(f *fragment, _ object) { f.add(from, 0, flow.NewMatch(), flow.Goto{Table: to}) }
+}
+
+// ARP operations.
+const (
+	arpAsk    = 1
+	arpAnswer = 2
+)
+
+func isIPv4() flow.FieldMatch           { return flow.Eq(flow.EthType, flow.EthIPv4) }
+func isARP() flow.FieldMatch            { return flow.Eq(flow.EthType, flow.EthARP) }
+func isProto(p uint64) flow.FieldMatch  { return flow.Eq(flow.IPProto, p) }
+func toGatewayMAC() flow.FieldMatch     { return flow.EqMAC(flow.EthDst, gatewayMAC) }
+func inDomain(o object) flow.FieldMatch { return flow.Eq(regDomain, uint64(o.domain.Number)) }
+func inSubnet(o object) flow.FieldMatch { return flow.Eq(regSubnet, uint64(o.subnet.VNI)) }
+func fromPort(o object) flow.FieldMatch { return flow.Eq(flow.InPort, uint64(o.port)) }
+func set(m flow.FieldMatch) flow.Action { return flow.SetField{FieldMatch: m} }
+func move(from, to flow.Field) flow.Action {
+	return flow.Move{Src: flow.Whole(from), Dst: flow.Whole(to)}
+}
+func mac(v *tenant.Vport) flow.MAC                  { return flow.MAC(v.MAC) }
+func v4(f flow.Field, a netip.Addr) flow.FieldMatch { return flow.EqIP(f, a) }
+
+// gatewayMAC is the router's address in every subnet.
+var gatewayMAC = flow.MAC(tenant.GatewayMAC)

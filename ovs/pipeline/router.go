@@ -1,0 +1,20 @@
+package pipeline
+
+import "nuage/ovs/flow"
+
+func routeDomain(f *fragment, o object) {
+	routed := flow.NewMatch(isIPv4(), inDomain(o), toGatewayMAC())
+	f.drop(DropTTL0, routed.And(flow.Eq(flow.IPTTL, 0)))
+	f.drop(DropTTL1, routed.And(flow.Eq(flow.IPTTL, 1)))
+	f.drop(DropOutside, flow.NewMatch(inDomain(o), toGatewayMAC()))
+}
+
+func routeSubnet(f *fragment, o object) {
+	f.drop(DropUnknownAddress, flow.NewMatch(isIPv4(), inDomain(o), toGatewayMAC(), flow.InPrefix(flow.IPv4Dst, o.subnet.CIDR)))
+}
+
+func routeVport(f *fragment, o object) {
+	f.add(TableRouter, 200, flow.NewMatch(isIPv4(), inDomain(o), toGatewayMAC(), v4(flow.IPv4Dst, o.vport.IPv4)),
+		set(flow.EqMAC(flow.EthSrc, gatewayMAC)), set(flow.EqMAC(flow.EthDst, mac(o.vport))),
+		flow.DecTTL{}, set(inSubnet(o)), flow.Goto{Table: TableForwarder})
+}
