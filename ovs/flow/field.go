@@ -220,8 +220,8 @@ func (f Field) size() int { return int(fields[f].bits+7) / 8 }
 // String is the field's name as ovs-ofctl writes it in set_field.
 func (f Field) String() string { return fields[f].name }
 
-// ones is the mask of an exact match on the field.
-func (f Field) ones() (m Bytes) {
+// Ones is the mask of an exact match on the field.
+func (f Field) Ones() (m Bytes) {
 	bits := int(fields[f].bits)
 	for i := 15; bits > 0; i, bits = i-1, bits-8 {
 		m[i] = byte(1<<min(bits, 8) - 1)
@@ -231,7 +231,7 @@ func (f Field) ones() (m Bytes) {
 
 var exact = func() (t [NumFields]Bytes) {
 	for f := range t {
-		t[f] = Field(f).ones()
+		t[f] = Field(f).Ones()
 	}
 	return t
 }()

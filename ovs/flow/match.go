@@ -1,11 +1,11 @@
 package flow
 
 import (
-	"strings"
 	"encoding/binary"
 	"fmt"
 	"iter"
 	"net/netip"
+	"strings"
 )
 
 // Bytes holds a field's value or mask, right-aligned, in network order.

@@ -1,0 +1,41 @@
+package openflow
+
+import (
+	"fmt"
+
+	"nuage/ovs/flow"
+)
+
+const (
+	flowAdd          = 0
+	flowDeleteStrict = 4
+)
+
+// appendFlowMod appends a flow-mod message.
+func appendFlowMod(b []byte, xid uint32, command byte, f *flow.Flow) ([]byte, error) {
+	start := len(b)
+	b = appendHeader(b, typeFlowMod, xid)
+	cookie := f.Cookie
+	if command == flowDeleteStrict {
+		cookie = 0
+	}
+	b = be.AppendUint64(b, cookie)
+	b = be.AppendUint64(b, 0) // cookie mask
+	b = append(b, byte(f.Table), command, 0, 0, 0, 0)
+	b = be.AppendUint16(b, f.Priority)
+	b = be.AppendUint32(b, noBuffer)
+	b = be.AppendUint32(b, anyPort)
+	b = be.AppendUint32(b, anyPort) // any group
+	b = append(b, 0, 0, 0, 0)       // flags, importance
+	b = appendMatch(b, f.Match)
+	if command == flowAdd {
+		var err error
+		if b, err = appendInstructions(b, f.Actions); err != nil {
+			return nil, err
+		}
+	}
+	if len(b)-start > maxMessage-16 { // a bundle adds 16
+		return nil, fmt.Errorf("%d bytes long", len(b)-start)
+	}
+	return finish(b, start), nil
+}
