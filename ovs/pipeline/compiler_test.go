@@ -1,0 +1,242 @@
+package pipeline
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"nuage/controller/tenant"
+	"nuage/ovs/flow"
+)
+
+func vportKey(id string) tenant.Key { return tenant.Key{Kind: tenant.KindVport, ID: id} }
+
+// flowsOf are the flows with an object's cookie.
+func flowsOf(s flow.Set, k tenant.Key) int {
+	n := 0
+	for _, f := range s {
+		if f.Cookie == Cookie(k) {
+			n++
+		}
+	}
+	return n
+}
+
+// Input that contradicts itself closes what came last, and says so.
+func TestContradictions(t *testing.T) {
+	subnet := func(id string) tenant.Key { return tenant.Key{Kind: tenant.KindSubnet, ID: id} }
+	for _, c := range []struct {
+		name   string
+		change func(w *world)
+		key    tenant.Key // gets no flows
+		note   string
+		keeps  tenant.Key // keeps its flows
+	}{
+		{"two vports with one address", func(w *world) { w.vport("late", "app1/web", "10.0.1.11", 50) },
+			vportKey("late"), "address 10.0.1.11 belongs to vport app1/web-1", vportKey("app1/web-1")},
+		{"one address, here and on another host", func(w *world) { w.vport("late", "app1/web", "10.0.1.99", 50) },
+			vportKey("late"), "address 10.0.1.99 belongs to vport app1/web-far", vportKey("app1/web-far")},
+		{"two vports with one MAC", func(w *world) {
+			w.vport("late", "app1/web", "10.0.1.50", 50).MAC = w.state.Vports["app1/web-1"].MAC
+		}, vportKey("late"), "MAC 02:00:00:00:00:03 belongs to vport app1/web-1", vportKey("app1/web-1")},
+		{"two vports on one port", func(w *world) { w.vport("late", "other/db", "10.0.2.50", 10) },
+			vportKey("late"), "port number 10 belongs to vport app1/web-1", vportKey("app1/web-1")},
+		{"gateway's address", func(w *world) { w.vport("late", "app1/web", "10.0.1.1", 50) },
+			vportKey("late"), "address 10.0.1.1 belongs to subnet app1/web", subnet("app1/web")},
+		{"gateway's MAC", func(w *world) { w.vport("late", "app1/web", "10.0.1.50", 50).MAC = tenant.GatewayMAC },
+			vportKey("late"), "is not one for a vport", vportKey("app1/web-1")},
+		{"address of another subnet", func(w *world) { w.vport("late", "app1/web", "10.0.2.50", 50) },
+			vportKey("late"), "not an IPv4 address of 10.0.1.0/24", vportKey("app1/web-1")},
+		{"no port", func(w *world) { w.vport("late", "app1/web", "10.0.1.50", 50); delete(w.ports, "nu50") },
+			vportKey("late"), `port "nu50" is not on the bridge`, vportKey("app1/web-1")},
+		{"no subnet", func(w *world) { w.vport("late", "gone", "10.0.1.50", 50) },
+			vportKey("late"), "subnet gone does not exist", vportKey("app1/web-1")},
+		{"no domain", func(w *world) { w.subnet("late", "gone", "10.9.0.0/24", 77); w.vport("v", "late", "10.9.0.5", 50) },
+			subnet("late"), "domain gone does not exist", vportKey("app1/web-1")},
+		{"two subnets with one VNI", func(w *world) { w.subnet("late", "app1", "10.9.0.0/24", 1000) },
+			subnet("late"), "VNI 1000 belongs to subnet app1/web", subnet("app1/web")},
+		{"vport of such a subnet", func(w *world) { w.subnet("x", "app1", "10.9.0.0/24", 1000); w.vport("late", "x", "10.9.0.5", 50) },
+			vportKey("late"), "subnet x has no flows", vportKey("app1/web-1")},
+		{"two domains with one number", func(w *world) {
+			w.domain("late", 1)
+			w.subnet("x", "late", "10.0.1.0/24", 77)
+			w.vport("v", "x", "10.0.1.11", 50)
+		},
+			tenant.Key{Kind: tenant.KindDomain, ID: "late"}, "domain number 1 belongs to domain app1", vportKey("app1/web-1")},
+		{"vport of such a domain", func(w *world) {
+			w.domain("y", 1)
+			w.subnet("x", "y", "10.0.1.0/24", 77)
+			w.vport("late", "x", "10.0.1.11", 50)
+		},
+			vportKey("late"), "subnet x has no flows", vportKey("app1/web-1")},
+		{"subnet and vport of different domains", func(w *world) { w.vport("late", "app1/web", "10.0.1.50", 50).DomainID = "other" },
+			vportKey("late"), "is of another domain", vportKey("app1/web-1")},
+		{"VNI out of range", func(w *world) { w.subnet("late", "app1", "10.9.0.0/24", 1<<24) },
+			subnet("late"), "VNI 16777216 is not in", subnet("app1/web")},
+		{"zero subnet", func(w *world) {
+			w.put(tenant.KindSubnet, "late", &tenant.Subnet{Meta: w.meta("late"), DomainID: "app1", VNI: 9})
+		}, subnet("late"), "is not an IPv4 address of", subnet("app1/web")},
+		{"zero vport", func(w *world) {
+			w.put(tenant.KindVport, "late", &tenant.Vport{Meta: w.meta("late"), Host: thisHost, SubnetID: "app1/web", DomainID: "app1"})
+		}, vportKey("late"), "is not one for a vport", vportKey("app1/web-1")},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := twoTenants()
+			before := mustCompile(t, w)
+			c.change(w)
+			flows, notes := Compile(w.input())
+			if n := flowsOf(flows, c.key); n != 0 {
+				t.Errorf("%v has %d flows", c.key, n)
+			}
+			if !strings.Contains(notes[c.key], c.note) {
+				t.Errorf("note %q, want %q", notes[c.key], c.note)
+			}
+			if have := flowsOf(flows, c.keeps); have == 0 || have != flowsOf(before, c.keeps) {
+				t.Errorf("%v has %d flows now, %d before", c.keeps, have, flowsOf(before, c.keeps))
+			}
+		})
+	}
+}
+
+// A domain that has no vport here costs nothing here.
+func TestAbsentDomainHasNoFlows(t *testing.T) {
+	w := twoTenants()
+	before := len(mustCompile(t, w))
+	w.domain("elsewhere", 9)
+	w.subnet("elsewhere/web", "elsewhere", "10.0.1.0/24", 900)
+	for i := range 50 {
+		w.vport(fmt.Sprintf("elsewhere/%d", i), "elsewhere/web", fmt.Sprintf("10.0.1.%d", i+2), 0)
+	}
+	if after := len(mustCompile(t, w)); after != before {
+		t.Errorf("%d flows, %d without a domain that is elsewhere", after, before)
+	}
+	w.vport("elsewhere/here", "elsewhere/web", "10.0.1.200", 99)
+	if after := len(mustCompile(t, w)); after <= before+50 {
+		t.Errorf("%d flows, %d without the domain that is now here", after, before)
+	}
+}
+
+// The numbers of docs/pipeline.md.
+func TestFlowsPerObject(t *testing.T) {
+	w := twoTenants()
+	flows := mustCompile(t, w)
+	for k, want := range map[tenant.Key]int{
+		vportKey("app1/web-1"):                    flowsPerLocalVport,
+		vportKey("app1/web-far"):                  flowsPerRemoteVport,
+		{Kind: tenant.KindSubnet, ID: "app1/web"}: flowsPerSubnet,
+		{Kind: tenant.KindDomain, ID: "app1"}:     flowsPerDomain,
+		SwitchKey:                                 flowsPerSwitch,
+	} {
+		if n := flowsOf(flows, k); n != want {
+			t.Errorf("%v has %d flows, want %d", k, n, want)
+		}
+	}
+}
+
+const (
+	flowsPerLocalVport  = 12
+	flowsPerRemoteVport = 3
+	flowsPerSubnet      = 5
+	flowsPerDomain      = 7
+	flowsPerSwitch      = 16
+)
+
+// Whatever changes, in whatever order and grouping, the compiler arrives where a new one
+// would. The pools are small, so that contradictions are the rule.
+func TestIncrementalEqualsFull(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := NewCompiler(thisHost)
+		s := tenant.NewState()
+		ports := map[string]uint32{}
+		known := maps.Clone(c.Flows())
+		for range rapid.IntRange(1, 25).Draw(t, "updates") {
+			var keys []tenant.Key
+			for range rapid.IntRange(0, 4).Draw(t, "changes") {
+				ch := drawChange(t)
+				s.Apply(ch)
+				keys = append(keys, ch.Key)
+			}
+			if rapid.IntRange(0, 3).Draw(t, "ports") == 0 {
+				ports = drawPorts(t)
+				c.SetPorts(ports)
+			}
+			changed := c.Update(s, keys)
+			// What the agent does: it looks only at what is said to have changed.
+			for _, k := range changed {
+				if f, ok := c.Flows()[k]; ok {
+					known[k] = f
+				} else {
+					delete(known, k)
+				}
+			}
+			flows, notes := Compile(Input{State: s, Host: thisHost, Ports: ports})
+			if d := flow.NewDiff(c.Flows(), flows); !d.Empty() {
+				t.Fatalf("incremental differs: lacks %v, has %v", d.Add, d.Delete)
+			}
+			if d := flow.NewDiff(known, flows); !d.Empty() {
+				t.Fatalf("not all changes were named: lacks %v, has %v", d.Add, d.Delete)
+			}
+			if !maps.Equal(notes, c.Notes()) {
+				t.Fatalf("notes %v, want %v", c.Notes(), notes)
+			}
+			for k, n := range notes {
+				if strings.Contains(n, "defect") {
+					t.Fatalf("%v: %s", k, n)
+				}
+				if got := len(c.Fragment(k)); got != 0 {
+					t.Fatalf("%v has %d flows and the note %s", k, got, n)
+				}
+			}
+		}
+	})
+}
+
+func drawPorts(t *rapid.T) map[string]uint32 {
+	return rapid.MapOfN(rapid.SampledFrom([]string{"nu1", "nu2", "nu3"}), rapid.Uint32Range(1, 4), 0, 3).Draw(t, "port")
+}
+
+func drawChange(t *rapid.T) tenant.Change {
+	domain := rapid.SampledFrom([]string{"d1", "d2"})
+	subnet := rapid.SampledFrom([]string{"s1", "s2", "s3"})
+	k := tenant.Key{
+		Kind: rapid.SampledFrom([]tenant.Kind{tenant.KindDomain, tenant.KindSubnet, tenant.KindVport, tenant.KindVport}).Draw(t, "kind"),
+	}
+	meta := tenant.Meta{Created: time.Unix(rapid.Int64Range(0, 2).Draw(t, "created"), 0)}
+	gone := rapid.IntRange(0, 3).Draw(t, "gone") == 0
+	switch k.Kind {
+	case tenant.KindDomain:
+		k.ID = domain.Draw(t, "ID")
+		meta.ID = k.ID
+		if gone {
+			break
+		}
+		return tenant.Change{Key: k, Value: &tenant.Domain{Meta: meta, Name: k.ID,
+			Number: rapid.SampledFrom([]uint16{1, 1, 2, 3, 0}).Draw(t, "number")}}
+	case tenant.KindSubnet:
+		k.ID = subnet.Draw(t, "ID")
+		meta.ID = k.ID
+		if gone {
+			break
+		}
+		p := netip.MustParsePrefix(rapid.SampledFrom([]string{"10.0.1.0/24", "10.0.2.0/24", "10.0.0.0/16"}).Draw(t, "cidr"))
+		return tenant.Change{Key: k, Value: &tenant.Subnet{Meta: meta, Name: k.ID, DomainID: domain.Draw(t, "domain"), CIDR: p,
+			Gateway: p.Addr().Next(), VNI: rapid.Uint32Range(0, 3).Draw(t, "VNI")}}
+	default:
+		k.ID = rapid.SampledFrom([]string{"v1", "v2", "v3", "v4", "v5"}).Draw(t, "ID")
+		meta.ID = k.ID
+		if gone {
+			break
+		}
+		return tenant.Change{Key: k, Value: &tenant.Vport{Meta: meta, Name: k.ID, DomainID: domain.Draw(t, "domain"), SubnetID: subnet.Draw(t, "subnet"),
+			MAC:       tenant.MAC{2, 0, 0, 0, 0, rapid.ByteRange(0, 2).Draw(t, "mac")},
+			IPv4:      netip.AddrFrom4([4]byte{10, 0, 1, rapid.ByteRange(1, 3).Draw(t, "addr")}),
+			Host:      rapid.SampledFrom([]string{thisHost, thisHost, "host-2", ""}).Draw(t, "host"),
+			Interface: rapid.SampledFrom([]string{"nu1", "nu2", "nu3", ""}).Draw(t, "interface")}}
+	}
+	return tenant.Change{Key: k}
+}
