@@ -1,0 +1,128 @@
+package user
+
+import (
+	"strings"
+	"testing"
+
+	"nuage/test/host"
+)
+
+func TestWithinADomain(t *testing.T) {
+	t.Parallel()
+	h := host.Shared(t)
+	d := h.Domain("App1", "front=10.80.1.0/24", "back=10.80.2.0/24")
+	front, back := d.Network("front"), d.Network("back")
+	a, b := h.Container("a", "--network", front), h.Container("b", "--network", front)
+	far := h.Container("far", "--network", back)
+	ipA, ipB, ipFar := h.IP(a), h.IP(b), h.IP(far)
+
+	reaches(t, h, a, "10.80.1.1", 64)
+	reaches(t, h, a, "10.80.2.1", 64) // every gateway of the domain is in this same hop
+	reaches(t, h, a, ipB, 64)
+	reaches(t, h, a, ipFar, 63)
+	reaches(t, h, far, ipA, 63)
+	serves(t, h, b, ipB, a, ipA)
+	serves(t, h, far, ipFar, a, ipA)
+	if out := h.Exec(far, "app", "udp", ipA+":80"); !strings.HasPrefix(out, "32 bytes") {
+		t.Errorf("udp: %s", out)
+	}
+	for _, from := range []string{b, far} {
+		if out := h.Exec(from, "app", "get", "-timeout", "20s", "http://"+ipA+"/bytes/16"); !strings.Contains(out, "16777216 bytes") {
+			t.Errorf("%s downloads: %s", from, out)
+		}
+	}
+	// A full packet passes; Antrea's testPingLargeMTU: a larger one passes in fragments.
+	for _, from := range []string{b, far} {
+		h.Exec(from, "app", "ping", "-c", "2", "-D", "-s", "1422", ipA)
+		if out, err := h.TryDocker("exec", from, "app", "ping", "-c", "2", "-s", "4000", ipA); err != nil {
+			t.Errorf("fragments from %s: %v\n%s", from, err, out)
+		}
+	}
+	// ARP: neighbours and the gateway are known, nobody else.
+	if out := h.Exec(a, "app", "arping", ipB); !strings.HasSuffix(out, "is at "+h.Endpoint(b, front).MacAddress) || strings.Contains(out, "\n") {
+		t.Errorf("arping of a neighbour: %s", out)
+	}
+	h.Exec(a, "app", "arping", "10.80.1.1")
+	if out, err := h.TryDocker("exec", a, "app", "arping", "10.80.1.200"); err == nil {
+		t.Errorf("somebody answers for an address that nobody has: %s", out)
+	}
+}
+
+// Tenants with the same addresses, and domains of one enterprise, reach only their own.
+func TestTenantsAreApart(t *testing.T) {
+	t.Parallel()
+	h := host.Shared(t)
+	red := h.Domain("Red", "front=10.81.1.0/24", "back=10.81.2.0/24")
+	blue := h.Domain("Blue", "front=10.81.1.0/24")
+	subnet := []string{"--subnet", "10.81.1.0/24", "--gateway", "10.81.1.1"}
+	rn, bn := red.Network("front", subnet...), blue.Network("front", subnet...)
+	r1 := h.Container("r1", "--network", rn, "--ip", "10.81.1.11")
+	r2 := h.Container("r2", "--network", rn, "--ip", "10.81.1.12")
+	b1 := h.Container("b1", "--network", bn, "--ip", "10.81.1.11")
+	b3 := h.Container("b3", "--network", bn, "--ip", "10.81.1.13")
+	far := h.Container("far", "--network", red.Network("back"))
+
+	serves(t, h, r2, "10.81.1.12", r1, "10.81.1.11")
+	serves(t, h, b3, "10.81.1.13", b1, "10.81.1.11")
+	serves(t, h, far, h.IP(far), r1, "10.81.1.11")
+	reachesNot(t, h, r1, "10.81.1.13")
+	reachesNot(t, h, b1, "10.81.1.12")
+	reachesNot(t, h, b1, h.IP(far))
+	if out, err := h.TryDocker("exec", b1, "app", "arping", "10.81.1.12"); err == nil {
+		t.Errorf("blue sees a neighbour of red: %s", out)
+	}
+	// Neither the host's own addresses nor anything beyond.
+	for _, outside := range []string{"10.200.0.1", "172.17.0.1", "10.200.0.254"} {
+		reachesNot(t, h, r1, outside)
+	}
+	if _, err := h.Try("ping", "-c", "1", "-W", "1", "10.81.1.11"); err == nil {
+		t.Error("the host reaches a container of a tenant")
+	}
+}
+
+// What a container sends under another's name never arrives, and is counted.
+func TestSpoofing(t *testing.T) {
+	t.Parallel()
+	h := host.Shared(t)
+	d := h.Domain("App1", "front=10.82.1.0/24")
+	n := d.Network("front", "--subnet", "10.82.1.0/24")
+	evil := h.Container("evil", "--network", n, "--ip", "10.82.1.66")
+	victim := h.Container("victim", "--network", n, "--ip", "10.82.1.10")
+	honest := h.Container("honest", "--network", n, "--ip", "10.82.1.20")
+	victimMAC, honestMAC := h.Endpoint(victim, n).MacAddress, h.Endpoint(honest, n).MacAddress
+
+	reaches(t, h, victim, "10.82.1.20", 64) // so that the victim need not ask for it below
+	listen := make(chan string)
+	go func() {
+		out, _ := h.TryDocker("exec", victim, "app", "sniff", "-d", "4s")
+		listen <- out
+	}()
+	frames := map[string][]string{
+		"another's address":      {"-src-ip", "10.82.1.20", "-dst-mac", victimMAC, "10.82.1.10"},
+		"another's MAC":          {"-src-mac", honestMAC, "-dst-mac", victimMAC, "10.82.1.10"},
+		"a foreign address":      {"-src-ip", "192.0.2.1", "-dst-mac", victimMAC, "10.82.1.10"},
+		"ARP as another":         {"-arp", "2", "-src-ip", "10.82.1.20", "-dst-mac", victimMAC, "10.82.1.10"},
+		"ARP as the gateway":     {"-arp", "2", "-src-ip", "10.82.1.1", "-dst-mac", victimMAC, "10.82.1.10"},
+		"ARP with another's MAC": {"-arp", "2", "-arp-mac", honestMAC, "-dst-mac", victimMAC, "10.82.1.10"},
+		"ARP broadcast":          {"-arp", "1", "-src-ip", "10.82.1.20", "10.82.1.10"},
+		"broadcast":              {"-dst-mac", "ff:ff:ff:ff:ff:ff", "10.82.1.255"},
+		"DHCP server":            {"-sport", "67", "-dport", "68", "-dst-mac", "ff:ff:ff:ff:ff:ff", "255.255.255.255"},
+	}
+	for _, f := range frames {
+		h.Exec(evil, append([]string{"app", "send", "-c", "3"}, f...)...)
+	}
+	// What an honest sender does in the same time does arrive: the listener listens.
+	h.Exec(honest, "app", "send", "-c", "2", "-dst-mac", victimMAC, "10.82.1.10")
+	out := <-listen
+	if strings.Count(out, honestMAC+" > "+victimMAC+" 0800 10.82.1.20 > 10.82.1.10 proto 17") != 2 {
+		t.Errorf("want the two frames of the honest sender:\n%s", out)
+	}
+	evilMAC := h.Endpoint(evil, n).MacAddress
+	for line := range strings.SplitSeq(out, "\n") {
+		if strings.Contains(line, ">") && !strings.HasPrefix(line, honestMAC+" > "+victimMAC+" 0800 10.82.1.20") {
+			t.Errorf("the victim got: %s (evil's MAC is %s)", line, evilMAC)
+		}
+	}
+	reaches(t, h, honest, "10.82.1.10", 64)
+	reaches(t, h, evil, "10.82.1.10", 64) // an honest packet of the same container passes
+}
