@@ -48,6 +48,9 @@ type Meta struct {
 	Revision int64 `json:"-"`
 }
 
+// Base is the Meta itself, for code that handles objects of every kind.
+func (m *Meta) Base() *Meta { return m }
+
 // Enterprise is a tenant: the owner of domains.
 type Enterprise struct {
 	Meta

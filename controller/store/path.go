@@ -1,0 +1,60 @@
+package store
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"nuage/controller/tenant"
+)
+
+// EnsurePath finds the subnet that spec names, as tenant.State.Resolve says, or, if
+// spec.Create, makes all that is missing in one transaction. Of many that ensure the same
+// path at once, one makes it and all get it.
+func (s *Store) EnsurePath(ctx context.Context, spec tenant.PathSpec) (tenant.Path, error) {
+	var p tenant.Path
+	var made []*tenant.Meta
+	revision, err := s.write(ctx, func(st *tenant.State, t *txn) (err error) {
+		if p, err = st.Resolve(spec); err != nil {
+			return err
+		}
+		made, err = s.make(st, t, &p)
+		return err
+	})
+	if err != nil {
+		return tenant.Path{}, err
+	}
+	for _, m := range made {
+		m.Revision = revision
+	}
+	return p, nil
+}
+
+// make plans the objects of a path that have no ID yet.
+func (s *Store) make(st *tenant.State, t *txn, p *tenant.Path) (made []*tenant.Meta, err error) {
+	missing := func(m *tenant.Meta) bool {
+		if m.ID != "" || err != nil {
+			return false
+		}
+		m.ID, m.Created = uuid.NewString(), s.now()
+		m.Updated = m.Created
+		made = append(made, m)
+		return true
+	}
+	if missing(&p.Enterprise.Meta) {
+		err = addEnterprise(st, t, &p.Enterprise)
+	}
+	if missing(&p.Domain.Meta) {
+		p.Domain.EnterpriseID = p.Enterprise.ID
+		err = addDomain(st, t, &p.Domain)
+	}
+	if missing(&p.Zone.Meta) {
+		p.Zone.DomainID = p.Domain.ID
+		err = addZone(st, t, &p.Zone)
+	}
+	if missing(&p.Subnet.Meta) {
+		p.Subnet.DomainID, p.Subnet.ZoneID = p.Domain.ID, p.Zone.ID
+		err = addSubnet(st, t, &p.Subnet)
+	}
+	return made, err
+}

@@ -1,0 +1,218 @@
+// Package store keeps the tenant state in etcd: an embedded one, or one given by its
+// endpoints; the code path is the same client either way. Every write is one transaction,
+// conditional on what it read, and a mirror of the whole state is held in a tenant.Feed.
+//
+// It is the only importer of etcd. It never listens on TCP, never exits the process, and
+// never gives out a write as done that etcd has not committed.
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"nuage/controller/tenant"
+)
+
+// Config is where the state is and how long addresses wait.
+type Config struct {
+	// Dir is the embedded etcd's directory; made with mode 0700 if missing.
+	Dir string
+	// Endpoints of an etcd to use instead of the embedded one, as etcd's client takes them.
+	Endpoints []string
+	TLS       *tls.Config
+	// Host is this host's name.
+	Host string
+	Log  logrus.FieldLogger
+	// Reservation and Rest override tenant.ReservationTime and tenant.RestTime.
+	Reservation, Rest time.Duration
+}
+
+// Store is the tenant state, read through its Feed and written by its methods. All methods
+// are safe for concurrent use. A write returns once the Feed shows it.
+//
+// The errors of all writes: tenant.ErrUnavailable if etcd does not answer now (the write
+// may or may not have happened; every write may be repeated), tenant.ErrInvalid,
+// ErrNotFound, ErrExists, ErrConflict, ErrStale, ErrExhausted for what the caller asked.
+type Store struct {
+	config Config
+	log    logrus.FieldLogger
+	feed   *tenant.Feed
+	now    func() time.Time
+
+	mu     sync.Mutex
+	status status
+}
+
+const (
+	minBackoff = 200 * time.Millisecond
+	maxBackoff = 10 * time.Second
+	// requestTimeout bounds each request that the store makes on its own behalf.
+	requestTimeout = 5 * time.Second
+	probeInterval  = 3 * time.Second
+)
+
+// New returns a store that does nothing until Run.
+func New(c Config) *Store {
+	if c.Log == nil {
+		c.Log = logrus.StandardLogger()
+	}
+	if c.Reservation == 0 {
+		c.Reservation = tenant.ReservationTime
+	}
+	if c.Rest == 0 {
+		c.Rest = tenant.RestTime
+	}
+	return &Store{
+		config: c,
+		log:    c.Log,
+		feed:   tenant.NewFeed(),
+		now:    func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) },
+		status: status{changed: make(chan struct{})},
+	}
+}
+
+// Feed is the mirror of the state. It is empty until the first Ready, and keeps its last
+// state while etcd is away.
+func (s *Store) Feed() *tenant.Feed { return s.feed }
+
+// Run starts or connects to etcd, keeps the feed and sweeps away what has expired, until
+// ctx ends; it then closes in order and returns nil. Whatever fails is said by Ready and
+// tried again.
+func (s *Store) Run(ctx context.Context) error {
+	s.retry(ctx, s.serve)
+	s.set(nil, tenant.Errorf(tenant.ErrUnavailable, "store: closed"))
+	return nil
+}
+
+// retry calls f again and again, slower while it fails fast, until ctx ends.
+func (s *Store) retry(ctx context.Context, f func(context.Context) error) {
+	backoff, last := minBackoff, ""
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := f(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s.set(nil, s.unavailable(err))
+		if time.Since(began) > maxBackoff {
+			backoff = minBackoff
+		}
+		if err.Error() != last {
+			last = err.Error()
+			s.log.WithError(err).Warn("the store is not available; trying again")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff):
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// serve is one life of the embedded server, or of the connection to another.
+func (s *Store) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	client, closeClient, err := s.connect(ctx, cancel)
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	s.retry(ctx, func(ctx context.Context) error { return s.session(ctx, client) })
+	return context.Cause(ctx)
+}
+
+// connect returns a client. When what it talks to has died for good, it calls died.
+func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*clientv3.Client, func(), error) {
+	if len(s.config.Endpoints) == 0 {
+		srv, err := startServer(ctx, s.config.Dir, s.log, died)
+		if err != nil {
+			return nil, nil, err
+		}
+		return srv.client, srv.close, nil
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:            s.config.Endpoints,
+		TLS:                  s.config.TLS,
+		DialTimeout:          requestTimeout,
+		DialKeepAliveTime:    requestTimeout, // servers refuse more frequent ones
+		DialKeepAliveTimeout: requestTimeout,
+		Logger:               zap.NewNop(), // what fails is returned
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, func() { client.Close() }, nil
+}
+
+// session is one life of the mirror. Writes are accepted from its first listing to its
+// end, but not while a probe fails.
+func (s *Store) session(ctx context.Context, client *clientv3.Client) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ses := &session{client: client, ctx: ctx}
+	var background sync.WaitGroup
+	err := s.mirror(ctx, client, func() {
+		s.set(ses, nil)
+		background.Go(func() { s.probe(ses) })
+		background.Go(func() { s.sweep(ctx) })
+	})
+	s.set(nil, s.unavailable(err))
+	cancel(s.unavailable(err))
+	background.Wait()
+	ses.users.Wait()
+	return err
+}
+
+// probe asks etcd regularly whether it still serves.
+func (s *Store) probe(ses *session) {
+	ticker := time.NewTicker(probeInterval)
+	defer ticker.Stop()
+	failing := false
+	for {
+		select {
+		case <-ses.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := s.check(ses)
+		if ses.ctx.Err() != nil {
+			return
+		}
+		switch {
+		case err != nil:
+			s.set(nil, s.unavailable(err))
+			if !failing {
+				s.log.WithError(err).Warn("the store is not available")
+			}
+		case failing:
+			s.set(ses, nil)
+			s.log.Info("the store is available again")
+		}
+		failing = err != nil
+	}
+}
+
+// check is one probe: a consistent read, the alarms, the disk.
+func (s *Store) check(ses *session) error {
+	ctx, cancel := context.WithTimeout(ses.ctx, requestTimeout)
+	defer cancel()
+	if _, err := ses.client.Get(ctx, root, clientv3.WithCountOnly()); err != nil {
+		return fmt.Errorf("etcd does not answer: %w", err)
+	}
+	if len(s.config.Endpoints) == 0 {
+		return errors.Join(diskSpace(s.config.Dir), relieve(ctx, ses.client))
+	}
+	alarms, err := ses.client.AlarmList(ctx)
+	if err == nil && len(alarms.Alarms) > 0 {
+		err = fmt.Errorf("etcd has raised the alarm %s", alarms.Alarms[0].Alarm)
+	}
+	return err
+}
