@@ -1,0 +1,274 @@
+package ipam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"nuage/controller/tenant"
+)
+
+// Leases is what the allocator needs of the store. A write returns once Feed shows it; one
+// that is based on what changed meanwhile is tenant.ErrStale, and Feed shows that as well.
+type Leases interface {
+	Feed() *tenant.Feed
+	PutLease(context.Context, tenant.Lease) (tenant.Lease, error)
+	DeleteLease(context.Context, tenant.Lease) error
+}
+
+// AllocatorConfig is what an Allocator needs. The times default to the model's.
+type AllocatorConfig struct {
+	Store Leases
+	Host  string // the name of this host
+	// Reservation is how long an address waits to be bound, Rest how long a released one
+	// waits for reuse.
+	Reservation, Rest time.Duration
+	Now               func() time.Time
+}
+
+// Allocator gives out the addresses of subnets. An address belongs to whoever's lease the
+// store accepted, so that any number of hosts may allocate at once: the one that comes
+// second looks again. It is safe for concurrent use.
+type Allocator struct {
+	AllocatorConfig
+
+	mu      sync.Mutex
+	sub     *tenant.Subscription
+	subnets map[string]*ledger
+	turns   turns
+}
+
+// NewAllocator makes an allocator; it does nothing until asked.
+func NewAllocator(c AllocatorConfig) *Allocator {
+	if c.Reservation == 0 {
+		c.Reservation = tenant.ReservationTime
+	}
+	if c.Rest == 0 {
+		c.Rest = tenant.RestTime
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Allocator{AllocatorConfig: c, sub: c.Store.Feed().Subscribe(), subnets: map[string]*ledger{}, turns: turns{held: map[string]chan struct{}{}}}
+}
+
+// Request says which address is asked for, and for whom.
+type Request struct {
+	// MAC is the interface that will have the address; zero if Docker does not say.
+	MAC tenant.MAC
+	// Want is the address asked for by name. Without it the allocator chooses, out of
+	// Range if that is valid.
+	Want  netip.Addr
+	Range netip.Prefix
+	// Use is tenant.UseEndpoint, which is the default, or tenant.UseAuxiliary.
+	Use string
+	// Name is what Docker calls the endpoint, where it says so.
+	Name string
+	// Held leases stay until released. The others lapse unless a vport binds them.
+	Held bool
+	// Swarm is set where swarm's manager decides over addresses: what it holds may be
+	// asked for again, by itself and by the node that runs the task.
+	Swarm bool
+}
+
+// Allocate leases an address of the subnet. A MAC that asks again gets the address that it
+// has reserved, or that it had and that rests, so repeating a call is harmless; a MAC that
+// a vport uses in this subnet is refused. An address asked for by name may be resting, but
+// not somebody else's. Without MAC, an address that this host has a lease of is a
+// success: so engines repeat their requests after a restart.
+//
+// Errors: tenant.ErrInvalid for an address that the subnet cannot give, ErrConflict for
+// one in use, naming by whom, ErrExhausted, ErrUnavailable.
+func (a *Allocator) Allocate(ctx context.Context, sub tenant.Subnet, req Request) (netip.Addr, error) {
+	if req.Use == "" {
+		req.Use = tenant.UseEndpoint
+	}
+	if err := checkRequest(&sub, req); err != nil {
+		return netip.Addr{}, err
+	}
+	// One at a time a subnet: otherwise all that come together would try the same address.
+	done, err := a.turns.wait(ctx, sub.ID)
+	if err != nil {
+		return netip.Addr{}, tenant.Errorf(tenant.ErrUnavailable, "subnet %s: no address within the time allowed: %v", sub.Name, err)
+	}
+	defer done()
+	for {
+		p, err := a.plan(&sub, req)
+		if err != nil || p.have {
+			return p.lease.Address, err
+		}
+		_, err = a.Store.PutLease(ctx, p.lease)
+		switch {
+		case err == nil:
+			a.took(sub.ID, p)
+			return p.lease.Address, nil
+		case !errors.Is(err, tenant.ErrStale) || ctx.Err() != nil:
+			return netip.Addr{}, fmt.Errorf("subnet %s: address %s: %w", sub.Name, p.lease.Address, err)
+		}
+	}
+}
+
+func checkRequest(sub *tenant.Subnet, req Request) error {
+	if !req.Want.IsValid() {
+		return nil
+	}
+	switch err := tenant.ValidateAddress(sub.CIDR, req.Want); {
+	case !sub.CIDR.Contains(req.Want):
+		return tenant.Errorf(tenant.ErrInvalid, "address %s is not in subnet %s (%s)", req.Want, sub.Name, sub.CIDR)
+	case err != nil:
+		return tenant.Errorf(tenant.ErrInvalid, "subnet %s: %v", sub.Name, err)
+	case req.Want == sub.Gateway:
+		return tenant.Errorf(tenant.ErrConflict, "address %s is the gateway of subnet %s", req.Want, sub.Name)
+	}
+	return nil
+}
+
+// plan is what one look at the state proposes.
+type plan struct {
+	lease tenant.Lease // to put, if not had already
+	have  bool
+	auto  bool // the address was the allocator's choice
+	span  span
+}
+
+func (a *Allocator) plan(sub *tenant.Subnet, req Request) (p plan, err error) {
+	p.span = usable(sub, req.Range)
+	a.view(func(st *tenant.State) {
+		l, now := a.ledger(sub.ID), a.Now().UTC()
+		want := req.Want
+		if !want.IsValid() {
+			if want, err = own(st, l, sub, req, p.span, now); err != nil {
+				return
+			}
+		}
+		if p.auto = !want.IsValid(); p.auto {
+			var ok bool
+			if want, ok = l.next(p.span, now); !ok {
+				err = exhausted(sub, l, p.span)
+				return
+			}
+		}
+		old := st.Leases[tenant.LeaseID(sub.ID, want.String())]
+		if old != nil && !lapsed(old, now) && !p.auto {
+			if p.have, err = a.admits(st, sub, old, req); err != nil || p.have {
+				p.lease = *old
+				return
+			}
+		}
+		p.lease = a.leaseFor(sub, want, req, now)
+		if old != nil {
+			p.lease.Meta = old.Meta
+		}
+	})
+	return p, err
+}
+
+func (a *Allocator) leaseFor(sub *tenant.Subnet, addr netip.Addr, req Request, now time.Time) tenant.Lease {
+	l := tenant.Lease{
+		Meta:     tenant.Meta{ID: tenant.LeaseID(sub.ID, addr.String())},
+		DomainID: sub.DomainID, SubnetID: sub.ID, Address: addr,
+		State: tenant.LeaseReserved, MAC: req.MAC, Host: a.Host, Use: req.Use, Name: req.Name,
+		Expires: now.Add(a.Reservation),
+	}
+	if req.Held {
+		l.State, l.Expires = tenant.LeaseBound, time.Time{}
+	}
+	return l
+}
+
+// Release gives back an address that this host leased and no vport uses. A reservation
+// is free at once, since nobody has had the address; one that was held rests. What a
+// vport has goes when the vport goes, and an auxiliary address when no network sets it
+// aside any more; those, an address of another host and one without a lease are a success
+// in which nothing happens. Repeating it is fine.
+func (a *Allocator) Release(ctx context.Context, subnetID string, addr netip.Addr) error {
+	for {
+		var lease tenant.Lease
+		var aside bool
+		a.Store.Feed().View(func(st *tenant.State) {
+			if l := st.Leases[tenant.LeaseID(subnetID, addr.String())]; l != nil {
+				lease = *l
+				aside = l.Use == tenant.UseAuxiliary && setAside(st, subnetID, addr, "")
+			}
+		})
+		if lease.ID == "" || aside || lease.Host != a.Host || lease.VportID != "" || lease.State == tenant.LeaseResting {
+			return nil
+		}
+		err := a.drop(ctx, lease)
+		if err == nil || !errors.Is(err, tenant.ErrStale) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (a *Allocator) drop(ctx context.Context, lease tenant.Lease) error {
+	if lease.State == tenant.LeaseBound && lease.Use == tenant.UseEndpoint {
+		lease.State, lease.Expires = tenant.LeaseResting, a.Now().UTC().Add(a.Rest)
+		_, err := a.Store.PutLease(ctx, lease)
+		return err
+	}
+	return a.Store.DeleteLease(ctx, lease)
+}
+
+// setAside tells whether a network on the subnet, other than one, has an auxiliary address.
+func setAside(st *tenant.State, subnetID string, addr netip.Addr, other string) (found bool) {
+	st.Children(tenant.Key{Kind: tenant.KindSubnet, ID: subnetID}, tenant.KindNetwork, func(id string) {
+		for _, aux := range st.Networks[id].Auxiliary {
+			found = found || aux == addr && id != other
+		}
+	})
+	return found
+}
+
+// view calls f with the state, when the ledgers agree with it.
+func (a *Allocator) view(f func(*tenant.State)) {
+	a.Store.Feed().View(func(st *tenant.State) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, k := range a.sub.Take() {
+			switch k.Kind {
+			case tenant.KindLease:
+				a.look(st, k.ID)
+			case tenant.KindSubnet:
+				if st.Subnets[k.ID] == nil {
+					delete(a.subnets, k.ID)
+				}
+			}
+		}
+		f(st)
+	})
+}
+
+func (a *Allocator) look(st *tenant.State, leaseID string) {
+	if l := st.Leases[leaseID]; l != nil {
+		a.ledger(l.SubnetID).set(l)
+		return
+	}
+	subnetID, text, _ := strings.Cut(leaseID, "/")
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Is4() && a.subnets[subnetID] != nil {
+		a.subnets[subnetID].remove(addr)
+	}
+}
+
+// ledger is called with a.mu held.
+func (a *Allocator) ledger(subnetID string) *ledger {
+	l := a.subnets[subnetID]
+	if l == nil {
+		l = newLedger()
+		a.subnets[subnetID] = l
+	}
+	return l
+}
+
+func (a *Allocator) took(subnetID string, p plan) {
+	if !p.auto {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ledger(subnetID).chosen(p.span, p.lease.Address)
+}

@@ -1,0 +1,331 @@
+package ipam
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	api "github.com/docker/go-plugins-helpers/ipam"
+	"github.com/sirupsen/logrus"
+
+	"nuage/controller/tenant"
+)
+
+// What Docker says in the options of a request.
+const (
+	requestType    = "RequestAddressType"
+	gatewayType    = "com.docker.network.gateway"
+	endpointMAC    = "com.docker.network.endpoint.macaddress"
+	endpointName   = "com.docker.network.endpoint.name"
+	storePatience  = 3 * time.Second
+	storePoll      = 20 * time.Millisecond
+	repetitionTime = 2 * time.Minute
+)
+
+// Store is what the driver needs of the tenant store beyond leases.
+type Store interface {
+	Leases
+	// Ready is nil, or why the store cannot be used now; it wraps tenant.ErrUnavailable.
+	Ready() error
+	// EnsurePath finds a subnet, or makes what is missing if the spec says so.
+	EnsurePath(context.Context, tenant.PathSpec) (tenant.Path, error)
+	UpdateSubnet(context.Context, tenant.Subnet) (tenant.Subnet, error)
+}
+
+// Config is what a Driver needs.
+type Config struct {
+	Store   Store
+	Records Records
+	Host    string // the name of this host
+	// Enterprise is the one of networks that name none.
+	Enterprise string
+	// Autocreate lets a pool request make a domain, zone and subnet that do not exist.
+	Autocreate bool
+	// Global is set where the network driver has scope global, for swarm.
+	Global bool
+	// Reservation and Rest default to the model's times, Now to the clock.
+	Reservation, Rest time.Duration
+	Now               func() time.Time
+	Log               logrus.FieldLogger
+}
+
+// Driver answers the verbs of Docker's IPAM protocol. A verb may come twice, out of order
+// and for what does not exist; what takes something away then succeeds. All methods end
+// with their context, and are safe for concurrent use.
+type Driver struct {
+	*Allocator
+	c     Config
+	asked *asked
+
+	recordsMu sync.Mutex // one change of a record at a time
+	claimMu   sync.Mutex // one claim at a time
+
+	mu      sync.Mutex
+	greeted time.Time        // when dockerd last began to talk to this driver
+	unready time.Time        // since when the store has been away; zero while it is not
+	made    map[string]int64 // subnets made for a pool request, by ID, with their revision
+}
+
+// New makes a driver; it does nothing until asked.
+func New(c Config) *Driver {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Driver{
+		Allocator: NewAllocator(AllocatorConfig{Store: c.Store, Host: c.Host, Reservation: c.Reservation, Rest: c.Rest, Now: c.Now}),
+		c:         c,
+		asked:     newAsked(c.Now),
+		made:      map[string]int64{},
+	}
+}
+
+// Capabilities is the answer to IpamDriver.GetCapabilities.
+type Capabilities struct {
+	// RequiresMACAddress makes engines choose the MAC before they ask for the address, so
+	// that address and endpoint can be joined.
+	RequiresMACAddress bool
+	// RequiresRequestReplay makes engines repeat their pool and address requests when they
+	// start. Repetitions change nothing that is as it should be.
+	RequiresRequestReplay bool
+}
+
+// Capabilities also marks the time at which an engine that has just started repeats its
+// requests.
+func (d *Driver) Capabilities(context.Context) (*Capabilities, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.greeted = d.c.Now()
+	return &Capabilities{RequiresMACAddress: true, RequiresRequestReplay: true}, nil
+}
+
+// DefaultAddressSpaces names one space twice, unless swarm needs two.
+func (d *Driver) DefaultAddressSpaces(context.Context) (*api.AddressSpacesResponse, error) {
+	global := SpaceLocal
+	if d.c.Global {
+		global = SpaceGlobal
+	}
+	return &api.AddressSpacesResponse{LocalDefaultAddressSpace: SpaceLocal, GlobalDefaultAddressSpace: global}, nil
+}
+
+// RequestPool finds the subnet that the options and the prefix mean, or makes it, and
+// answers its prefix. Equal requests get equal answers.
+//
+// Errors: tenant.ErrInvalid for what can never be, ErrNotFound for what is not there and
+// may not be made, ErrConflict for a contradiction with what is there or while another
+// network with the same prefix is being made, ErrUnavailable.
+func (d *Driver) RequestPool(ctx context.Context, req *api.RequestPoolRequest) (*api.RequestPoolResponse, error) {
+	w, err := d.parse(req)
+	if err != nil {
+		return nil, err
+	}
+	rec, repeated, err := d.repetition(w)
+	if err == nil && !repeated {
+		rec, err = d.resolve(ctx, w)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if w.auto() && d.asked.looping(rec.ID) {
+		return nil, tenant.Errorf(tenant.ErrConflict, "subnet %s (%s) overlaps a route or a nameserver of this host, so Docker does not accept it by itself: pass --subnet %s", rec.Options.Subnet, rec.CIDR, rec.CIDR)
+	}
+	// Only in the local space does a network follow.
+	if w.space == SpaceLocal {
+		if err := d.asked.ask(ctx, rec.place(), rec.ID, repeated); err != nil {
+			return nil, err
+		}
+	}
+	err = d.change(rec.ID, func(r *PoolRecord) {
+		rec.Networks = r.Networks
+		*r = rec
+	})
+	if err != nil {
+		d.asked.withdraw(rec.place(), rec.ID)
+		return nil, err
+	}
+	return &api.RequestPoolResponse{PoolID: rec.ID, Pool: rec.CIDR.String()}, nil
+}
+
+// ReleasePool forgets a pool that no network has claimed. The subnet stays: it is the
+// tenant's. An unknown pool is fine.
+func (d *Driver) ReleasePool(_ context.Context, req *api.ReleasePoolRequest) error {
+	return d.change(req.PoolID, func(r *PoolRecord) {
+		if len(r.Networks) > 0 {
+			return // Disclaim follows, or another network has the pool
+		}
+		d.asked.withdraw(r.place(), req.PoolID)
+		if !d.asked.waits(r.place(), req.PoolID) {
+			r.ID = ""
+		}
+	})
+}
+
+// RequestAddress answers the gateway's address, or leases one: for an endpoint until it is
+// bound, for an auxiliary address or swarm's manager until it is released. Errors are those
+// of Allocate, and tenant.ErrNotFound for a pool whose subnet is gone.
+func (d *Driver) RequestAddress(ctx context.Context, req *api.RequestAddressRequest) (*api.RequestAddressResponse, error) {
+	id, sub, err := d.pool(ctx, req.PoolID)
+	if err != nil {
+		return nil, err
+	}
+	d.asked.moved(req.PoolID)
+	r := Request{Range: id.rng, Name: req.Options[endpointName], Swarm: d.c.Global}
+	if req.Address != "" {
+		if r.Want, err = parseAddress(req.Address); err != nil {
+			return nil, err
+		}
+	}
+	if text := req.Options[endpointMAC]; text != "" {
+		if r.MAC, err = tenant.ParseMAC(text); err != nil {
+			return nil, err
+		}
+	}
+	var addr netip.Addr
+	switch {
+	case req.Options[requestType] == gatewayType:
+		addr, err = d.gateway(ctx, req.PoolID, sub, r.Want)
+	case !r.MAC.IsZero():
+		addr, err = d.Allocate(ctx, sub, r)
+	case id.space == SpaceGlobal:
+		r.Held = true
+		addr, err = d.Allocate(ctx, sub, r)
+	case r.Want.IsValid():
+		// An auxiliary address of a new network; or, after a restart of the engine, any
+		// address that one of its networks has.
+		r.Use, r.Held = tenant.UseAuxiliary, true
+		addr, err = d.Allocate(ctx, sub, r)
+	default:
+		addr, err = d.Allocate(ctx, sub, r)
+	}
+	if err != nil {
+		if r.MAC.IsZero() {
+			d.abandon(req.PoolID)
+		}
+		return nil, err
+	}
+	return &api.RequestAddressResponse{Address: netip.PrefixFrom(addr, sub.CIDR.Bits()).String()}, nil
+}
+
+// gateway is the subnet's gateway, which has no lease: nobody else can get the address. One
+// that the user wants becomes the subnet's if that was made for this very pool.
+func (d *Driver) gateway(ctx context.Context, pool string, sub tenant.Subnet, want netip.Addr) (netip.Addr, error) {
+	d.mu.Lock()
+	ours := d.made[sub.ID] == sub.Revision
+	delete(d.made, sub.ID)
+	d.mu.Unlock()
+	if !want.IsValid() || want == sub.Gateway {
+		return sub.Gateway, nil
+	}
+	if !ours {
+		return netip.Addr{}, tenant.Errorf(tenant.ErrConflict, "subnet %s (%s) has gateway %s, not %s: pass --gateway %s, or leave --gateway out", sub.Name, sub.CIDR, sub.Gateway, want, sub.Gateway)
+	}
+	sub.Gateway = want
+	if _, err := d.c.Store.UpdateSubnet(ctx, sub); err != nil {
+		return netip.Addr{}, fmt.Errorf("gateway %s: %w", want, err)
+	}
+	return want, d.change(pool, func(r *PoolRecord) {
+		if r.ID != "" {
+			r.Gateway = want
+		}
+	})
+}
+
+// abandon notes that the network for which a pool was requested will not be made. Where no
+// network has the pool, ReleasePool says so.
+func (d *Driver) abandon(pool string) {
+	var r PoolRecord
+	if ok, err := d.c.Records.Get(kindPool, pool, &r); err == nil && ok && len(r.Networks) > 0 {
+		d.asked.withdraw(r.place(), pool)
+	}
+}
+
+// ReleaseAddress gives back an address, see Allocator.Release. The gateway's, an unknown
+// one, and one of an unknown pool are fine.
+func (d *Driver) ReleaseAddress(ctx context.Context, req *api.ReleaseAddressRequest) error {
+	id, err := parsePoolID(req.PoolID)
+	if err != nil {
+		return nil // nobody can have an address of it
+	}
+	addr, err := parseAddress(req.Address)
+	if err != nil {
+		return err
+	}
+	swarms := false
+	d.c.Store.Feed().View(func(st *tenant.State) {
+		if l := st.Leases[tenant.LeaseID(id.subnetID, addr.String())]; l != nil {
+			swarms = held(l) && l.Use == tenant.UseEndpoint
+		}
+	})
+	if swarms && id.space != SpaceGlobal {
+		return nil // the node is done with it, the manager is not
+	}
+	return d.Release(ctx, id.subnetID, addr)
+}
+
+func parseAddress(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || !a.Is4() {
+		return a, tenant.Errorf(tenant.ErrInvalid, "%q is not an IPv4 address", s)
+	}
+	return a, nil
+}
+
+// pool is the subnet behind a pool.
+func (d *Driver) pool(ctx context.Context, poolText string) (poolID, tenant.Subnet, error) {
+	id, err := parsePoolID(poolText)
+	if err != nil {
+		return id, tenant.Subnet{}, err
+	}
+	if err := d.ready(ctx); err != nil {
+		return id, tenant.Subnet{}, err
+	}
+	sub, ok := d.subnet(id.subnetID)
+	if !ok {
+		return id, sub, d.gone(poolText)
+	}
+	return id, sub, nil
+}
+
+func (d *Driver) subnet(id string) (sub tenant.Subnet, ok bool) {
+	d.c.Store.Feed().View(func(st *tenant.State) {
+		if s := st.Subnets[id]; s != nil {
+			sub, ok = *s, true
+		}
+	})
+	return sub, ok
+}
+
+func (d *Driver) gone(pool string) error {
+	name := "of pool " + pool
+	var r PoolRecord
+	if ok, err := d.c.Records.Get(kindPool, pool, &r); err == nil && ok {
+		name = fmt.Sprintf("%s (%s) of zone %s in domain %s", r.Options.Subnet, r.CIDR, r.Options.Zone, r.Options.Domain)
+	}
+	return tenant.Errorf(tenant.ErrNotFound, "subnet %s no longer exists: remove the network and create it again", name)
+}
+
+// ready waits for the store, but only for a while after it went away: an engine that starts
+// a hundred containers meanwhile gets a hundred errors soon.
+func (d *Driver) ready(ctx context.Context) error {
+	for {
+		err := d.c.Store.Ready()
+		d.mu.Lock()
+		switch {
+		case err == nil:
+			d.unready = time.Time{}
+		case d.unready.IsZero():
+			d.unready = d.c.Now()
+		}
+		late := err != nil && d.c.Now().Sub(d.unready) >= storePatience
+		d.mu.Unlock()
+		if err == nil || late {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(storePoll):
+		}
+	}
+}

@@ -1,0 +1,203 @@
+package ipam
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	api "github.com/docker/go-plugins-helpers/ipam"
+
+	"nuage/controller/tenant"
+)
+
+// wanted is a pool request, read and checked as far as the state does not matter.
+type wanted struct {
+	space string
+	cidr  netip.Prefix // not valid: automatic
+	rng   netip.Prefix
+	said  Options
+}
+
+func (w wanted) auto() bool { return !w.cidr.IsValid() }
+
+func (d *Driver) parse(req *api.RequestPoolRequest) (wanted, error) {
+	w := wanted{space: req.AddressSpace}
+	if w.space != SpaceLocal && w.space != SpaceGlobal {
+		return w, tenant.Errorf(tenant.ErrInvalid, "address space %q is not one of this IPAM driver", w.space)
+	}
+	if req.V6 || strings.Contains(req.Pool, ":") {
+		return w, tenant.Errorf(tenant.ErrInvalid, "tenant subnets have no IPv6 yet: create the network without --ipv6 and without an IPv6 --subnet")
+	}
+	var err error
+	if w.cidr, err = parsePrefix("--subnet", req.Pool); err != nil {
+		return w, err
+	}
+	if w.rng, err = parsePrefix("--ip-range", req.SubPool); err != nil {
+		return w, err
+	}
+	if w.said, err = ParseOptions(req.Options); err != nil {
+		return w, err
+	}
+	if w.said.Enterprise == "" {
+		w.said.Enterprise = d.c.Enterprise
+	}
+	return w, nil
+}
+
+func parsePrefix(flag, s string) (netip.Prefix, error) {
+	if s == "" {
+		return netip.Prefix{}, nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || !p.Addr().Is4() {
+		return netip.Prefix{}, tenant.Errorf(tenant.ErrInvalid, "%s %q is not an IPv4 prefix such as 10.85.85.0/24", flag, s)
+	}
+	return p.Masked(), nil
+}
+
+// repetition finds the pool that the engine has already and asks for once more because it
+// has just started, or while the store is away. Such an answer needs no store, and makes
+// no subnet that was deleted meanwhile.
+func (d *Driver) repetition(w wanted) (PoolRecord, bool, error) {
+	away := d.c.Store.Ready() != nil
+	d.mu.Lock()
+	starting := !d.greeted.IsZero() && d.c.Now().Sub(d.greeted) < repetitionTime
+	d.mu.Unlock()
+	if w.auto() || !starting && !away {
+		return PoolRecord{}, false, nil
+	}
+	rs, err := d.records()
+	if err != nil {
+		return PoolRecord{}, false, err
+	}
+	rs = slices.DeleteFunc(rs, func(r PoolRecord) bool {
+		_, err := Merge(w.said, r.Options)
+		return err != nil || len(r.Networks) == 0 || r.place() != place{w.space, w.cidr} || r.Range != w.rng || variant(r.Options) != variant(w.said)
+	})
+	if len(rs) != 1 {
+		return PoolRecord{}, false, nil
+	}
+	if _, ok := d.subnet(rs[0].SubnetID); !ok && !away {
+		return PoolRecord{}, false, d.gone(rs[0].ID)
+	}
+	return rs[0], true, nil
+}
+
+// resolve finds the subnet that is wanted, or makes it.
+func (d *Driver) resolve(ctx context.Context, w wanted) (PoolRecord, error) {
+	for _, f := range []struct{ name, value string }{{"enterprise", w.said.Enterprise}, {"domain", w.said.Domain}, {"zone", w.said.Zone}} {
+		if f.value == "" {
+			return PoolRecord{}, tenant.Errorf(tenant.ErrInvalid, "no %s given: pass --ipam-opt %s=NAME (Docker gives -o only to the network driver, after the pool was requested)", f.name, f.name)
+		}
+	}
+	if err := d.ready(ctx); err != nil {
+		return PoolRecord{}, err
+	}
+	spec := tenant.PathSpec{
+		Enterprise: w.said.Enterprise, Domain: w.said.Domain, Zone: w.said.Zone, Subnet: w.said.Subnet,
+		CIDR: w.cidr, Create: d.c.Autocreate,
+	}
+	var making bool
+	var err error
+	d.c.Store.Feed().View(func(st *tenant.State) { making, err = complete(st, &spec) })
+	if err != nil {
+		return PoolRecord{}, err
+	}
+	path, err := d.c.Store.EnsurePath(ctx, spec)
+	if err != nil {
+		return PoolRecord{}, err
+	}
+	if making {
+		d.mu.Lock()
+		d.made[path.Subnet.ID] = path.Subnet.Revision
+		d.mu.Unlock()
+	}
+	return newRecord(w, path)
+}
+
+func newRecord(w wanted, p tenant.Path) (PoolRecord, error) {
+	sub := p.Subnet
+	if w.rng.IsValid() && (!sub.CIDR.Contains(w.rng.Addr()) || w.rng.Bits() < sub.CIDR.Bits()) {
+		return PoolRecord{}, tenant.Errorf(tenant.ErrInvalid, "--ip-range %s is not in subnet %s (%s)", w.rng, sub.Name, sub.CIDR)
+	}
+	id := poolID{space: w.space, subnetID: sub.ID, rng: w.rng, variant: variant(w.said)}
+	o := w.said
+	o.Enterprise, o.Domain, o.Zone, o.Subnet = p.Enterprise.Name, p.Domain.Name, p.Zone.Name, sub.Name
+	return PoolRecord{
+		ID: id.String(), Space: w.space,
+		EnterpriseID: p.Enterprise.ID, DomainID: p.Domain.ID, ZoneID: p.Zone.ID, SubnetID: sub.ID,
+		CIDR: sub.CIDR, Gateway: sub.Gateway, Range: w.rng, Options: o,
+	}, nil
+}
+
+// complete names the subnet where the request leaves only one choice, and refuses, with
+// Docker's flags in the message, what contradicts the state. It tells whether the subnet is
+// still to be made.
+func complete(st *tenant.State, spec *tenant.PathSpec) (making bool, err error) {
+	subnets := subnetsOf(st, spec)
+	named := slices.IndexFunc(subnets, func(s *tenant.Subnet) bool { return s.Name == spec.Subnet })
+	same := slices.IndexFunc(subnets, func(s *tenant.Subnet) bool { return s.CIDR == spec.CIDR })
+	switch {
+	case named >= 0 && spec.CIDR.IsValid() && named != same:
+		sub := subnets[named]
+		return false, tenant.Errorf(tenant.ErrConflict, "subnet %s is %s, not %s: pass --subnet %s, or leave --subnet out", sub.Name, sub.CIDR, spec.CIDR, sub.CIDR)
+	case named >= 0:
+		return false, nil
+	case spec.Subnet != "" && same >= 0:
+		sub := subnets[same]
+		return false, tenant.Errorf(tenant.ErrConflict, "%s is subnet %s, not %s: pass --ipam-opt subnet=%s, or leave it out", sub.CIDR, sub.Name, spec.Subnet, sub.Name)
+	case spec.CIDR.IsValid():
+		return same < 0, nil
+	case spec.Subnet != "":
+		return false, tenant.Errorf(tenant.ErrNotFound, "zone %s of domain %s has no subnet %s%s: pass --subnet CIDR to make it, or the name of another", spec.Zone, spec.Domain, spec.Subnet, listed(subnets))
+	}
+	lasting := slices.DeleteFunc(subnets, func(s *tenant.Subnet) bool { return s.DockerOwned })
+	switch len(lasting) {
+	case 0:
+		return false, tenant.Errorf(tenant.ErrNotFound, "zone %s of domain %s has no subnet: pass --subnet CIDR to make one", spec.Zone, spec.Domain)
+	case 1:
+		spec.Subnet = lasting[0].Name
+		return false, nil
+	}
+	return false, tenant.Errorf(tenant.ErrConflict, "zone %s of domain %s has %d subnets%s: pass --ipam-opt subnet=NAME or --subnet CIDR", spec.Zone, spec.Domain, len(lasting), listed(lasting))
+}
+
+// subnetsOf is the subnets of the zone that spec names, by name; none if there is no zone.
+func subnetsOf(st *tenant.State, spec *tenant.PathSpec) []*tenant.Subnet {
+	e := st.EnterpriseByName(spec.Enterprise)
+	if e == nil {
+		return nil
+	}
+	dom := st.DomainByName(e.ID, spec.Domain)
+	if dom == nil {
+		return nil
+	}
+	zone := st.ZoneByName(dom.ID, spec.Zone)
+	if zone == nil {
+		return nil
+	}
+	var subnets []*tenant.Subnet
+	st.Children(tenant.Key{Kind: tenant.KindZone, ID: zone.ID}, tenant.KindSubnet, func(id string) {
+		subnets = append(subnets, st.Subnets[id])
+	})
+	slices.SortFunc(subnets, func(a, b *tenant.Subnet) int { return strings.Compare(a.Name, b.Name) })
+	return subnets
+}
+
+// listed is a list of subnets in brackets, cut to what a message can hold.
+func listed(subnets []*tenant.Subnet) string {
+	if len(subnets) == 0 {
+		return ""
+	}
+	const most = 10
+	var texts []string
+	for _, s := range subnets[:min(most, len(subnets))] {
+		texts = append(texts, fmt.Sprintf("%s %s", s.Name, s.CIDR))
+	}
+	if len(subnets) > most {
+		texts = append(texts, "…")
+	}
+	return " (" + strings.Join(texts, ", ") + ")"
+}
