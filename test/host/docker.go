@@ -206,7 +206,7 @@ func (h *Host) unix(socket, method, path, body string) (string, error) {
 
 // pid1 is the host's first process, as this machine numbers it.
 func (m *machine) pid1() (string, error) {
-	b, err := os.ReadFile(filepath.Join(m.dir(), "pid"))
+	b, err := os.ReadFile(filepath.Join(m.Dir(), "pid"))
 	if err != nil {
 		return "", err
 	}

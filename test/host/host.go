@@ -109,7 +109,7 @@ func watched(h *Host) *Host {
 		if !h.t.Failed() {
 			return
 		}
-		log, err := os.ReadFile(filepath.Join(h.dir(), "log/dockerd.log"))
+		log, err := os.ReadFile(filepath.Join(h.Dir(), "log/dockerd.log"))
 		if err != nil {
 			return
 		}
@@ -191,7 +191,8 @@ func (m *machine) end() error {
 	return nil
 }
 
-func (m *machine) dir() string { return filepath.Join(lab(), m.fleet, "h1") }
+// Dir is where the host keeps its disk and its logs (log/dockerd.log and others).
+func (m *machine) Dir() string { return filepath.Join(lab(), m.fleet, "h1") }
 
 // script runs a command of test/fleet.
 func (m *machine) script(args ...string) (string, error) {

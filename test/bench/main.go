@@ -1,0 +1,142 @@
+// The bench command measures what attaching a container costs, on a private host, beside
+// Docker's own bridge in the same interleaved run, and prints one table. NUAGE_BENCH_N is
+// the number of runs of each kind (default 15). It never judges: budgets stand beside the
+// figures.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"nuage/test/host"
+)
+
+func main() {
+	n, err := strconv.Atoi(os.Getenv("NUAGE_BENCH_N"))
+	if os.Getenv("NUAGE_BENCH_N") == "" {
+		n, err = 15, nil
+	}
+	if err != nil || n < 1 {
+		fmt.Fprintln(os.Stderr, "bench: NUAGE_BENCH_N must be a number from 1")
+		os.Exit(2)
+	}
+	c := &console{}
+	defer c.end()
+	h := host.Ready(c)
+	h.Docker("plugin", "disable", "-f", host.Plugin)
+	h.Docker("plugin", "set", host.Plugin, "NUAGE_LOG_LEVEL=debug")
+	h.Docker("plugin", "enable", host.Plugin)
+	network := h.Domain("App1", "front=10.10.0.0/16").Network("front")
+
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "figure\tmedian\tmin\tmax\tn\tbudget")
+	runs(h, n, network, out)
+	verbs(h, out)
+	perVport(h, network, out)
+	out.Flush()
+}
+
+// runs times docker run --rm on each kind of network, interleaved, so that what the
+// machine does meanwhile hits all of them.
+func runs(h *host.Host, n int, network string, out *tabwriter.Writer) {
+	kinds := []string{"none", "bridge", network}
+	times := map[string][]time.Duration{}
+	for i := range n + 1 {
+		for _, k := range kinds {
+			begin := time.Now()
+			h.Docker("run", "--rm", "--network", k, host.Image, "app", "addr")
+			if i > 0 { // the first round fills caches
+				times[k] = append(times[k], time.Since(begin))
+			}
+		}
+	}
+	for _, k := range kinds {
+		line(out, "docker run --rm, "+map[bool]string{true: "nuage", false: k}[k == network], times[k], "")
+	}
+	none, bridge, nuage := median(times["none"]), median(times["bridge"]), median(times[network])
+	fmt.Fprintf(out, "  bridge over none\t%s\t\t\t\t\n  nuage over none\t%s\t\t\t\t<= bridge over none\n", round(bridge-none), round(nuage-none))
+}
+
+var took = regexp.MustCompile(`verb=(\S+?)["\s\\]|took=([0-9.]+(?:ns|µs|us|ms|s))`)
+
+// verbs reads the plugin's own times of the runs above from its log.
+func verbs(h *host.Host, out *tabwriter.Writer) {
+	f, err := os.Open(filepath.Join(h.Dir(), "log/dockerd.log"))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return
+	}
+	defer f.Close()
+	times := map[string][]time.Duration{}
+	s := bufio.NewScanner(f)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		var verb, d string
+		for _, m := range took.FindAllStringSubmatch(s.Text(), -1) {
+			verb, d = verb+m[1], d+m[2]
+		}
+		if t, err := time.ParseDuration(d); err == nil && verb != "" {
+			times[verb] = append(times[verb], t)
+		}
+	}
+	attach := []string{"IpamDriver.RequestAddress", "NetworkDriver.CreateEndpoint", "NetworkDriver.Join",
+		"NetworkDriver.ProgramExternalConnectivity", "NetworkDriver.EndpointOperInfo", "NetworkDriver.EndpointOperInfo"}
+	detach := []string{"NetworkDriver.RevokeExternalConnectivity", "NetworkDriver.Leave", "NetworkDriver.DeleteEndpoint", "IpamDriver.ReleaseAddress"}
+	for i, group := range [][]string{attach, detach} {
+		var sum time.Duration
+		for j, v := range group {
+			if len(times[v]) == 0 {
+				fmt.Fprintf(out, "%s\tnot seen\t\t\t\t\n", v)
+				continue
+			}
+			sum += median(times[v])
+			if slices.Index(group, v) == j {
+				line(out, v, times[v], "")
+			}
+		}
+		fmt.Fprintf(out, "  all verbs of %s\t%s\t\t\t\t%s\n", []string{"an attach", "a detach"}[i], round(sum), []string{"<= 12ms", "<= 5ms"}[i])
+	}
+}
+
+// perVport counts the flows that each further container of a subnet brings.
+func perVport(h *host.Host, network string, out *tabwriter.Writer) {
+	count := func() int {
+		return len(strings.Split(h.OVS("ofctl", "-OOpenFlow15", "--no-stats", "dump-flows", "alubr0"), "\n"))
+	}
+	h.Container("first", "--network", network)
+	before := count()
+	const more = 4
+	for i := range more {
+		h.Container(fmt.Sprint("more", i), "--network", network)
+	}
+	fmt.Fprintf(out, "flows per vport\t%.1f\t\t\t%d\t\n", float64(count()-before)/more, more)
+	fmt.Fprintf(out, "flows of the bridge with the first\t%d\t\t\t\t\n", before)
+}
+
+func line(out *tabwriter.Writer, what string, d []time.Duration, budget string) {
+	fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%d\t%s\n", what, round(median(d)), round(slices.Min(d)), round(slices.Max(d)), len(d), budget)
+}
+
+func median(d []time.Duration) time.Duration {
+	s := slices.Sorted(slices.Values(d))
+	if m := len(s) / 2; len(s)%2 == 1 {
+		return s[m]
+	} else {
+		return (s[m-1] + s[m]) / 2
+	}
+}
+
+func round(d time.Duration) time.Duration {
+	if d < 10*time.Millisecond && d > -10*time.Millisecond {
+		return d.Round(10 * time.Microsecond)
+	}
+	return d.Round(time.Millisecond)
+}
