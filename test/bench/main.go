@@ -31,9 +31,9 @@ func main() {
 	c := &console{}
 	defer c.end()
 	h := host.Ready(c)
-	h.Docker("plugin", "disable", "-f", host.Plugin)
-	h.Docker("plugin", "set", host.Plugin, "NUAGE_LOG_LEVEL=debug")
-	h.Docker("plugin", "enable", host.Plugin)
+	h.Docker("plugin", "disable", "-f", host.PluginName)
+	h.Docker("plugin", "set", host.PluginName, "NUAGE_LOG_LEVEL=debug")
+	h.Docker("plugin", "enable", host.PluginName)
 	network := h.Domain("App1", "front=10.10.0.0/16").Network("front")
 
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)

@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// Plugin is the managed plugin's name.
-const Plugin = "nuage-plugin:latest"
+// PluginName is the managed plugin's name.
+const PluginName = "nuage-plugin:latest"
 
 // Image is the test image: test/app and busybox.
 const Image = "nuage-test:latest"
@@ -216,4 +216,14 @@ func (m *machine) pid1() (string, error) {
 		return "", err
 	}
 	return strings.TrimSpace(string(b)), nil
+}
+
+// Plugin sends a verb of the plugin protocol to the socket of the bare driver name, as
+// dockerd does, and returns the answer's body, also that of a refusal.
+func (h *Host) Plugin(verb, body string) (string, error) {
+	out, err := h.unix("/run/docker/plugins/nuage.sock", "POST", "/"+verb, body)
+	if out != "" {
+		err = nil
+	}
+	return out, err
 }

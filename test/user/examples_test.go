@@ -42,7 +42,7 @@ func TestWalkthroughFails(t *testing.T) {
 	t.Parallel()
 	h := host.Ready(t)
 	h.Nuagectl("apply", "-f", "examples/app1.yaml")
-	h.Docker("plugin", "disable", "-f", host.Plugin)
+	h.Docker("plugin", "disable", "-f", host.PluginName)
 	out, err := h.Try("examples/walkthrough")
 	if err == nil || !strings.Contains(out, "walkthrough: FAILED: ") {
 		t.Errorf("walkthrough without the plugin: %v\n%s", err, out)

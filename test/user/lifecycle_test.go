@@ -78,11 +78,11 @@ func TestPluginComesAndGoes(t *testing.T) {
 	same("kill -9 of the plugin")
 
 	p.startPings()
-	h.Refused([]string{"in use"}, "docker", "plugin", "disable", host.Plugin)
-	h.Docker("plugin", "disable", "-f", host.Plugin)
+	h.Refused([]string{"in use"}, "docker", "plugin", "disable", host.PluginName)
+	h.Docker("plugin", "disable", "-f", host.PluginName)
 	same("disable -f of the plugin")
 	time.Sleep(500 * time.Millisecond) // the pings' subject is time
-	h.Docker("plugin", "enable", host.Plugin)
+	h.Docker("plugin", "enable", host.PluginName)
 	p.works("enable of the plugin")
 	p.noLoss("disable and enable of the plugin")
 	same("enable of the plugin")
@@ -110,9 +110,9 @@ func TestCollectsWhatDockerForgot(t *testing.T) {
 	n := d.Network("front")
 	gone, kept := h.Container("gone", "--network", n), h.Container("kept", "--network", n)
 	before := len(ports(h))
-	h.Docker("plugin", "disable", "-f", host.Plugin)
+	h.Docker("plugin", "disable", "-f", host.PluginName)
 	h.Docker("rm", "-f", gone) // fifteen seconds a verb
-	h.Docker("plugin", "enable", host.Plugin)
+	h.Docker("plugin", "enable", host.PluginName)
 	h.Eventually(4*time.Minute, "the port and vport of the removed container go", func() error {
 		if now := ports(h); len(now) != before-1 {
 			return errorf("ports: %v", now)
@@ -132,19 +132,19 @@ func TestBothNames(t *testing.T) {
 	d := h.Domain("App1", "front=10.92.1.0/24")
 	bare := d.Network("front")
 	full := h.Name("full")
-	flags := append([]string{"network", "create", "-d", host.Plugin, "--ipam-driver", host.Plugin}, d.IPAM("front")[2:]...)
+	flags := append([]string{"network", "create", "-d", host.PluginName, "--ipam-driver", host.PluginName}, d.IPAM("front")[2:]...)
 	h.Docker(append(flags, full)...)
 	a, b := h.Container("a", "--network", bare), h.Container("b", "--network", full)
 	reaches(t, h, a, h.IP(b), 64)
-	if out := h.Docker("network", "ls", "--format", "{{.Name}} {{.Driver}}"); !strings.Contains(out, bare+" nuage\n") && !strings.HasSuffix(out, bare+" nuage") || !strings.Contains(out, full+" "+host.Plugin) {
+	if out := h.Docker("network", "ls", "--format", "{{.Name}} {{.Driver}}"); !strings.Contains(out, bare+" nuage\n") && !strings.HasSuffix(out, bare+" nuage") || !strings.Contains(out, full+" "+host.PluginName) {
 		t.Errorf("docker network ls:\n%s", out)
 	}
-	h.Refused([]string{"is enabled"}, "docker", "plugin", "rm", host.Plugin)
-	h.Refused([]string{"in use"}, "docker", "plugin", "disable", host.Plugin)
+	h.Refused([]string{"is enabled"}, "docker", "plugin", "rm", host.PluginName)
+	h.Refused([]string{"in use"}, "docker", "plugin", "disable", host.PluginName)
 	h.Docker("rm", "-f", a, b)
 	h.Docker("network", "rm", bare, full)
-	h.Docker("plugin", "disable", host.Plugin)
-	h.Docker("plugin", "rm", host.Plugin)
+	h.Docker("plugin", "disable", host.PluginName)
+	h.Docker("plugin", "rm", host.PluginName)
 	if out := h.Docker("plugin", "ls", "-q"); out != "" {
 		t.Errorf("plugins: %s", out)
 	}

@@ -207,9 +207,9 @@ func TestSettings(t *testing.T) {
 	h := host.Ready(t)
 	set := func(s ...string) {
 		t.Helper()
-		h.Docker("plugin", "disable", "-f", host.Plugin)
-		h.Docker(append([]string{"plugin", "set", host.Plugin}, s...)...)
-		h.Docker("plugin", "enable", host.Plugin)
+		h.Docker("plugin", "disable", "-f", host.PluginName)
+		h.Docker(append([]string{"plugin", "set", host.PluginName}, s...)...)
+		h.Docker("plugin", "enable", host.PluginName)
 	}
 	create := func(d string, flags ...string) []string {
 		return append([]string{"docker", "network", "create", "-d", "nuage", "-o", "enterprise=" + h.Name("corp"), "-o", "domain=" + d, "-o", "zone=Zone"},
