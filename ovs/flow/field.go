@@ -138,9 +138,8 @@ var (
 	isSCTP   = []implied{{IPProto, ProtoSCTP}}
 	isICMP   = []implied{{EthType, EthIPv4}, {IPProto, ProtoICMP}}
 	isICMPv6 = []implied{{EthType, EthIPv6}, {IPProto, ProtoICMPv6}}
-	isND     = append(isICMPv6[:2:2], implied{ICMPv6Code, 0})
-	isNS     = append(isND[:3:3], implied{ICMPv6Type, 135})
-	isNA     = append(isND[:3:3], implied{ICMPv6Type, 136})
+	isNS     = append(isICMPv6[:2:2], implied{ICMPv6Type, 135})
+	isNA     = append(isICMPv6[:2:2], implied{ICMPv6Type, 136})
 )
 
 var fields = [NumFields]fieldInfo{
@@ -197,11 +196,11 @@ var fields = [NumFields]fieldInfo{
 	ICMPCode:      {"icmp_code", "NXM_OF_ICMP_CODE", 8, decimal, isICMP},
 	ICMPv6Type:    {"icmpv6_type", "NXM_NX_ICMPV6_TYPE", 8, decimal, isICMPv6},
 	ICMPv6Code:    {"icmpv6_code", "NXM_NX_ICMPV6_CODE", 8, decimal, isICMPv6},
-	NDTarget:      {"nd_target", "NXM_NX_ND_TARGET", 128, ipv6, isND},
+	NDTarget:      {"nd_target", "NXM_NX_ND_TARGET", 128, ipv6, isICMPv6},
 	NDSLL:         {"nd_sll", "NXM_NX_ND_SLL", 48, mac, isNS},
 	NDTLL:         {"nd_tll", "NXM_NX_ND_TLL", 48, mac, isNA},
-	NDReserved:    {"nd_reserved", "ERICOXM_OF_ICMPV6_ND_RESERVED", 32, decimal, isND},
-	NDOptionsType: {"nd_options_type", "ERICOXM_OF_ICMPV6_ND_OPTIONS_TYPE", 8, decimal, isND},
+	NDReserved:    {"nd_reserved", "ERICOXM_OF_ICMPV6_ND_RESERVED", 32, decimal, isICMPv6},
+	NDOptionsType: {"nd_options_type", "ERICOXM_OF_ICMPV6_ND_OPTIONS_TYPE", 8, decimal, isICMPv6},
 	TCPSrc:        {"tcp_src", "NXM_OF_TCP_SRC", 16, decimal, isTCP},
 	TCPDst:        {"tcp_dst", "NXM_OF_TCP_DST", 16, decimal, isTCP},
 	UDPSrc:        {"udp_src", "NXM_OF_UDP_SRC", 16, decimal, isUDP},

@@ -17,7 +17,7 @@ import (
 type Flow struct {
 	Table    Table
 	Priority uint16
-	Cookie   uint64
+	Cookie   uint64 // any but the one of all ones, which OpenFlow reserves
 	Match    Match
 	Actions  []Action
 	// Foreign is what a switch reported beside (timeouts, flags), as text. A flow with

@@ -105,7 +105,7 @@ func appendAction(b []byte, a flow.Action) ([]byte, error) {
 		if a.Exact() {
 			b = append(b, 0, actSetField, 0, 0)
 		} else {
-			b = append(appendVendor(b, nxRegLoad2), zeros[:6]...)
+			b = appendVendor(b, nxRegLoad2)
 		}
 		b = appendOXM(b, &a.FieldMatch)
 	case flow.Load:

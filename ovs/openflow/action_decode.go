@@ -124,7 +124,7 @@ func decodeVendor(b []byte, nested bool) (flow.Action, error) {
 			return flow.Load{Dst: dst, Value: be.Uint64(b[16:])}, nil
 		}
 	case subtype == nxRegLoad2:
-		return decodeSetField(b[16:])
+		return decodeSetField(b[10:])
 	case subtype == nxOutputReg && len(b) == 24:
 		if src, ok := packedSubfield(b[12:], be.Uint16(b[10:])); ok {
 			return flow.OutputReg{Src: src}, nil

@@ -1,6 +1,7 @@
 package openflow
 
 import (
+	"errors"
 	"fmt"
 
 	"nuage/ovs/flow"
@@ -9,6 +10,8 @@ import (
 const (
 	flowAdd          = 0
 	flowDeleteStrict = 4
+
+	reservedCookie = ^uint64(0) // the switch would take it for "do not change"
 )
 
 // appendFlowMod appends a flow-mod message.
@@ -18,6 +21,8 @@ func appendFlowMod(b []byte, xid uint32, command byte, f *flow.Flow) ([]byte, er
 	cookie := f.Cookie
 	if command == flowDeleteStrict {
 		cookie = 0
+	} else if cookie == reservedCookie {
+		return nil, errors.New("the cookie of all ones is reserved")
 	}
 	b = be.AppendUint64(b, cookie)
 	b = be.AppendUint64(b, 0) // cookie mask
