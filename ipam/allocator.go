@@ -3,7 +3,6 @@ package ipam
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -107,7 +106,7 @@ func (a *Allocator) Allocate(ctx context.Context, sub tenant.Subnet, req Request
 			a.took(sub.ID, p)
 			return p.lease.Address, nil
 		case !errors.Is(err, tenant.ErrStale) || ctx.Err() != nil:
-			return netip.Addr{}, fmt.Errorf("subnet %s: address %s: %w", sub.Name, p.lease.Address, err)
+			return netip.Addr{}, err
 		}
 	}
 }
