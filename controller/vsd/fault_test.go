@@ -1,0 +1,91 @@
+package vsd
+
+import (
+	"context"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus/hooks/test"
+
+	"nuage/controller/tenant"
+)
+
+// troubled is a real store in which something happens before a write.
+type troubled struct {
+	Store
+	beforeZone       func(tenant.Zone) error
+	beforeEnterprise func(tenant.Enterprise)
+}
+
+func (s *troubled) CreateZone(ctx context.Context, z tenant.Zone) (tenant.Zone, error) {
+	if err := s.beforeZone(z); err != nil {
+		return tenant.Zone{}, err
+	}
+	return s.Store.CreateZone(ctx, z)
+}
+
+func (s *troubled) UpdateEnterprise(ctx context.Context, e tenant.Enterprise) (tenant.Enterprise, error) {
+	s.beforeEnterprise(e)
+	return s.Store.UpdateEnterprise(ctx, e)
+}
+
+// over puts the bench's API on another store.
+func (b *bench) over(s Store) *bench {
+	log, _ := test.NewNullLogger()
+	srv := httptest.NewServer(New(Config{Store: s, Status: func() Status { return Status{} }, Log: log}))
+	b.t.Cleanup(srv.Close)
+	return &bench{b.t, b.store, b.stop, srv.URL}
+}
+
+// TestApplyBreaks checks that a write failing midway is reported with what is done, and
+// that the same file then does the rest.
+func TestApplyBreaks(t *testing.T) {
+	real := newBench(t)
+	b := real.over(&troubled{Store: real.store, beforeZone: func(z tenant.Zone) error {
+		if z.Name == "VMZone" {
+			return tenant.Errorf(tenant.ErrUnavailable, "etcd is away")
+		}
+		return nil
+	}})
+	a := b.apply(503, "", app1)
+	if a.Done != 4 || len(a.Changes) != 10 || !strings.Contains(a.Error, "create zone DCEnterprise/App1/VMZone: etcd is away") {
+		t.Errorf("broken: %+v", a)
+	}
+	if a := real.apply(200, "", app1); a.Done != 6 || len(a.Changes) != 6 || a.Changes[0].Path != "DCEnterprise/App1/VMZone" {
+		t.Errorf("the rest: %+v", a)
+	}
+}
+
+// TestPutMeetsWriter checks that a PUT merges into what another wrote meanwhile.
+func TestPutMeetsWriter(t *testing.T) {
+	real := newBench(t)
+	e := real.post("enterprises", `{"name":"E"}`)
+	times, always := 0, false
+	b := real.over(&troubled{Store: real.store, beforeEnterprise: func(tenant.Enterprise) {
+		if times++; times == 1 || always {
+			desc := strings.Repeat("other ", times)
+			real.objects(200, "PUT", "enterprises/"+e, `{"description":"`+desc+`"}`)
+		}
+	}})
+	if got := b.objects(200, "PUT", "enterprises/"+e, `{"externalID":"x"}`)[0]; got["externalID"] != "x" || got["description"] != "other " || times != 2 {
+		t.Errorf("after %d writes: %v", times, got)
+	}
+	always = true
+	b.refused(409, "", "PUT", "enterprises/"+e, `{"externalID":"y"}`)
+	if times != 2+writeAttempts {
+		t.Errorf("%d writes", times)
+	}
+}
+
+func TestDefectIsAnswered(t *testing.T) {
+	real := newBench(t)
+	real.apply(200, "", "enterprise: E\ndomains: [{name: D}]")
+	b := real.over(&troubled{Store: real.store, beforeZone: func(tenant.Zone) error { panic("defect") }})
+	if a := b.apply(500, "", "enterprise: E\ndomains: [{name: D, zones: [{name: Z}]}]"); !strings.Contains(a.Error, "defect in nuage") {
+		t.Errorf("answer: %+v", a)
+	}
+	if a := real.apply(200, "", "enterprise: E\ndomains: [{name: D, zones: [{name: Z}]}]"); a.Done != 1 {
+		t.Errorf("after the defect: %+v", a)
+	}
+}

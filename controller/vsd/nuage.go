@@ -1,0 +1,176 @@
+package vsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/google/uuid"
+
+	"nuage/controller/tenant"
+)
+
+func (a *api) serveStatus(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, a.Status())
+}
+
+func (a *api) serveVersion(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]string{"version": a.Version})
+}
+
+// parameters are the query's values. A parameter that the resource does not have, or one
+// given twice, is an error: a mistyped one would widen what is meant.
+func parameters(r *http.Request, known ...string) (map[string]string, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, tenant.Errorf(tenant.ErrInvalid, "query: %v", err)
+	}
+	values := map[string]string{}
+	for name, v := range q {
+		if !slices.Contains(known, name) {
+			return nil, tenant.Errorf(tenant.ErrInvalid, "query: unknown parameter %q (known: %v)", name, known)
+		}
+		if len(v) != 1 {
+			return nil, tenant.Errorf(tenant.ErrInvalid, "query: parameter %q is given %d times", name, len(v))
+		}
+		values[name] = v[0]
+	}
+	return values, nil
+}
+
+func (a *api) serveExport(w http.ResponseWriter, r *http.Request) {
+	text, err := a.export(r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	_, _ = w.Write(text)
+}
+
+func (a *api) export(r *http.Request) ([]byte, error) {
+	q, err := parameters(r, "enterprise", "domain")
+	if err != nil {
+		return nil, err
+	}
+	if err := a.ready(); err != nil {
+		return nil, err
+	}
+	var docs []tenant.Document
+	a.Store.Feed().View(func(s *tenant.State) { docs = tenant.Export(s, q["domain"]) })
+	if e := q["enterprise"]; e != "" {
+		docs = slices.DeleteFunc(docs, func(d tenant.Document) bool { return d.Enterprise != e })
+	}
+	if len(docs) == 0 && q["enterprise"]+q["domain"] != "" {
+		return nil, tenant.Errorf(tenant.ErrNotFound, "nothing to export: no such enterprise or domain")
+	}
+	return tenant.FormatDocuments(docs)
+}
+
+// Applied is the answer to an apply. After an error in the midst of it, Changes[:Done]
+// are in force; applying the same again does the rest.
+type Applied struct {
+	DryRun  bool     `json:"dryRun"`
+	Changes []Change `json:"changes"`
+	Done    int      `json:"done"`
+	Error   string   `json:"error,omitempty"`
+}
+
+// Change is one change of an apply.
+type Change struct {
+	Op     tenant.Op   `json:"op"`
+	Kind   tenant.Kind `json:"kind"`
+	Path   string      `json:"path"`
+	Detail string      `json:"detail,omitempty"`
+}
+
+func (a *api) serveApply(w http.ResponseWriter, r *http.Request) {
+	done, err := a.apply(r)
+	switch {
+	case err != nil && len(done.Changes) == 0:
+		writeError(w, err)
+	case err != nil:
+		done.Error = err.Error()
+		writeJSON(w, classify(err).status, done)
+	default:
+		writeJSON(w, http.StatusOK, done)
+	}
+}
+
+func (a *api) apply(r *http.Request) (done Applied, err error) {
+	q, err := parameters(r, "dryRun")
+	if err != nil {
+		return done, err
+	}
+	if text := q["dryRun"]; text != "" {
+		if done.DryRun, err = strconv.ParseBool(text); err != nil {
+			return done, tenant.Errorf(tenant.ErrInvalid, "query: dryRun=%q is neither true nor false", text)
+		}
+	}
+	text, err := io.ReadAll(r.Body)
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return done, tenant.Errorf(tenant.ErrInvalid, "the file is larger than %d bytes", tooLarge.Limit)
+	}
+	if err != nil {
+		return done, fmt.Errorf("request: %w", err)
+	}
+	docs, err := tenant.ParseDocuments(text)
+	if err != nil {
+		return done, err
+	}
+	if err := a.ready(); err != nil {
+		return done, err
+	}
+	a.applying.Lock()
+	defer a.applying.Unlock()
+	var steps []tenant.Step
+	a.Store.Feed().View(func(s *tenant.State) { steps, err = tenant.Plan(s, docs, uuid.NewString) })
+	if err != nil {
+		return done, err
+	}
+	done.Changes = make([]Change, len(steps))
+	for i, s := range steps {
+		done.Changes[i] = Change{s.Op, s.Kind, s.Path, s.Detail}
+	}
+	if done.DryRun {
+		return done, nil
+	}
+	for _, s := range steps {
+		if err := a.execute(r.Context(), s); err != nil {
+			return done, fmt.Errorf("%s %s %s: %w", s.Op, s.Kind.Noun(), s.Path, err)
+		}
+		done.Done++
+	}
+	return done, nil
+}
+
+func (a *api) execute(ctx context.Context, s tenant.Step) (err error) {
+	st, create := a.Store, s.Op == tenant.OpCreate
+	switch o := s.Object.(type) {
+	case *tenant.Enterprise:
+		err = oneOf(create, st.CreateEnterprise, st.UpdateEnterprise)(ctx, *o)
+	case *tenant.Domain:
+		err = oneOf(create, st.CreateDomain, st.UpdateDomain)(ctx, *o)
+	case *tenant.Zone:
+		err = oneOf(create, st.CreateZone, st.UpdateZone)(ctx, *o)
+	case *tenant.Subnet:
+		err = oneOf(create, st.CreateSubnet, st.UpdateSubnet)(ctx, *o)
+	default:
+		err = fmt.Errorf("plan: a step for a %T", s.Object)
+	}
+	return err
+}
+
+// oneOf is one of two writes, of which only the error is of interest.
+func oneOf[T any](first bool, a, b func(context.Context, T) (T, error)) func(context.Context, T) error {
+	f := b
+	if first {
+		f = a
+	}
+	return func(ctx context.Context, o T) error { _, err := f(ctx, o); return err }
+}

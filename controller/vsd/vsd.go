@@ -1,0 +1,178 @@
+// Package vsd is the REST API of the controller: VSD's v6 API for the objects that
+// exist in the model, under /nuage/api/v6/, and nuage's own resources (status, views with
+// names, apply, export) under /nuage/v1/.
+//
+// It translates between HTTP and the tenant model. It never decides what is allowed in
+// the model, which is the store's, and never listens: its handler is served by others,
+// and whoever serves it on a network wraps it in TLS and in authentication that calls
+// WithUser.
+package vsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/sirupsen/logrus"
+
+	"nuage/controller/tenant"
+)
+
+// Limits of one request.
+const (
+	maxBody       = 8 << 20
+	requestTime   = 10 * time.Second
+	applyTime     = 2 * time.Minute
+	bodyTime      = 30 * time.Second
+	answerTime    = 30 * time.Second
+	writeAttempts = 5
+)
+
+// Store is what the API needs of the tenant store. Writes return once Feed shows them;
+// an object with a Revision is written only if that is still the object's, else it is
+// tenant.ErrStale.
+type Store interface {
+	Ready() error
+	Feed() *tenant.Feed
+	CreateEnterprise(context.Context, tenant.Enterprise) (tenant.Enterprise, error)
+	UpdateEnterprise(context.Context, tenant.Enterprise) (tenant.Enterprise, error)
+	DeleteEnterprise(ctx context.Context, id string) error
+	CreateDomain(context.Context, tenant.Domain) (tenant.Domain, error)
+	UpdateDomain(context.Context, tenant.Domain) (tenant.Domain, error)
+	DeleteDomain(ctx context.Context, id string) error
+	CreateZone(context.Context, tenant.Zone) (tenant.Zone, error)
+	UpdateZone(context.Context, tenant.Zone) (tenant.Zone, error)
+	DeleteZone(ctx context.Context, id string) error
+	CreateSubnet(context.Context, tenant.Subnet) (tenant.Subnet, error)
+	UpdateSubnet(context.Context, tenant.Subnet) (tenant.Subnet, error)
+	DeleteSubnet(ctx context.Context, id string) error
+	UpdateVport(context.Context, tenant.Vport) (tenant.Vport, error)
+	DeleteVport(ctx context.Context, id string) error
+}
+
+// Config is what New needs; every field is required.
+type Config struct {
+	Store Store
+	// Status is asked at each request and must not block.
+	Status  func() Status
+	Version string
+	Log     logrus.FieldLogger
+}
+
+// New is the API's handler. It is safe for concurrent use and holds nothing open.
+func New(cfg Config) http.Handler {
+	a := &api{Config: cfg, apiKey: uuid.NewString()}
+	mux := http.NewServeMux()
+	mux.HandleFunc(prefix, a.serveVSD)
+	mux.HandleFunc("GET /nuage/v1/status", a.serveStatus)
+	mux.HandleFunc("GET /nuage/v1/version", a.serveVersion)
+	mux.HandleFunc("GET /nuage/v1/export", a.serveExport)
+	mux.HandleFunc("POST /nuage/v1/apply", a.serveApply)
+	mux.HandleFunc("GET /nuage/v1/{kind}", a.serveView)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, tenant.Errorf(tenant.ErrNotFound, "no resource %s %s", r.Method, r.URL.Path))
+	})
+	return a.guard(mux)
+}
+
+type api struct {
+	Config
+	apiKey   string     // of the local user, who needs none
+	applying sync.Mutex // one apply at a time: two of the same file would meet halfway
+}
+
+// guard bounds every request in size and time, logs the writes, and turns a defect into
+// an answer.
+func (a *api) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		ctl := http.NewResponseController(w) // deadlines: not every ResponseWriter has them
+		_ = ctl.SetReadDeadline(start.Add(bodyTime))
+		_ = ctl.SetWriteDeadline(start.Add(applyTime + answerTime))
+		limit := requestTime
+		if r.URL.Path == "/nuage/v1/apply" {
+			limit = applyTime
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), limit)
+		defer cancel()
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			if p := recover(); p != nil {
+				a.Log.WithField("stack", string(debug.Stack())).Errorf("api: %s %s: panic: %v", r.Method, r.URL.Path, p)
+				if rec.status == 0 {
+					writeError(rec, errors.New("defect in nuage, see its log"))
+				}
+			}
+			log := a.Log.WithFields(logrus.Fields{"method": r.Method, "path": r.URL.Path, "status": rec.status, "took": time.Since(start), "user": userOf(ctx).Name})
+			if r.Method == http.MethodGet || r.Method == http.MethodHead {
+				log.Debug("api request")
+			} else {
+				log.Info("api request")
+			}
+		}()
+		r.Body = http.MaxBytesReader(rec, r.Body, maxBody)
+		next.ServeHTTP(rec, r.WithContext(ctx))
+	})
+}
+
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// User is who makes a request.
+type User struct {
+	ID, Name, Organization, Role string
+	// APIKey replaces the password in later requests until Expires.
+	APIKey  string
+	Expires time.Time
+}
+
+type userKey struct{}
+
+// WithUser is for the authentication in front of the handler: it says who makes the
+// request. Without it the request is that of the host's root user, who alone can open
+// the unix socket.
+func WithUser(ctx context.Context, u User) context.Context {
+	return context.WithValue(ctx, userKey{}, u)
+}
+
+// localUser is VSD's first administrator; its ID is the owner of all objects.
+var localUser = User{ID: "8a6f0e20-a4db-4878-ad84-9cc61756cd5e", Name: "csproot", Organization: "csp", Role: "CSPROOT"}
+
+func userOf(ctx context.Context) User {
+	if u, ok := ctx.Value(userKey{}).(User); ok {
+		return u
+	}
+	return localUser
+}
+
+// ready is the reason why the tenant state cannot be read or written now, if any. What
+// was read before the store went away is not served: a client would take an object that
+// it does not find for one to create.
+func (a *api) ready() error {
+	err := a.Store.Ready()
+	if err == nil || errors.Is(err, tenant.ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("store: %w: %w", tenant.ErrUnavailable, err)
+}
