@@ -6,13 +6,16 @@ import (
 	"nuage/controller/tenant"
 )
 
+// words are what messages call the numbers of a class.
+var words = map[string]string{classVNI: "VNI", classNumber: "domain number", classCustomer: "customer ID"}
+
 // number chooses a number of a class, between lo and hi: want if it is free, or, for 0,
 // the one after the highest in use, starting over from lo at the end. used are those in
 // use with their holders; the transaction's own are added to it.
 func (t *txn) number(class string, want, lo, hi uint32, used map[uint32]tenant.Key, st *tenant.State) (uint32, error) {
 	if want != 0 {
 		if k, taken := used[want]; taken {
-			return 0, fmt.Errorf("%s %d %w: %s has it", class, want, tenant.ErrExists, nameOf(st, k))
+			return 0, fmt.Errorf("%s %d %w: %s has it", words[class], want, tenant.ErrExists, nameOf(st, k))
 		}
 		return want, nil
 	}
@@ -30,7 +33,7 @@ func (t *txn) number(class string, want, lo, hi uint32, used map[uint32]tenant.K
 		}
 	}
 	if n > hi {
-		return 0, tenant.Errorf(tenant.ErrExhausted, "no %s left: all from %d to %d are in use", class, lo, hi)
+		return 0, tenant.Errorf(tenant.ErrExhausted, "no %s left: all from %d to %d are in use", words[class], lo, hi)
 	}
 	t.numbers[class] = n
 	return n, nil

@@ -1,0 +1,5 @@
+package store
+
+import clientv3 "go.etcd.io/etcd/client/v3"
+
+func all() []clientv3.OpOption { return []clientv3.OpOption{clientv3.WithPrefix()} }
