@@ -1,0 +1,88 @@
+package driver
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+
+	"nuage/driver/journal"
+)
+
+// Leave has nothing to do: the container's end went with its namespace, or comes back from
+// it, and DeleteEndpoint follows.
+func (d *Driver) Leave(context.Context, *LeaveRequest) error { return nil }
+
+// DeleteEndpoint removes port and vport before it returns, and the veth pair right after:
+// the kernel takes its time for that. An unknown endpoint is nil. While the store or the
+// switch are away it is nil too, and Reconcile does the rest.
+func (d *Driver) DeleteEndpoint(ctx context.Context, req *DeleteEndpointRequest) error {
+	ctx, cancel := begin(ctx, 0)
+	defer cancel()
+	unlock, err := d.locks.lock(ctx, "endpoint "+short(req.EndpointID))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e, err := d.getEndpoint(req.EndpointID)
+	if err != nil || e == nil {
+		return err
+	}
+	// Docker goes on whatever is answered, so a journal that cannot be written stops nothing:
+	// an endpoint whose link is gone is removed by Reconcile.
+	e.Made = false
+	unwritten := d.putEndpoint(e)
+	away, cancel := context.WithTimeout(ctx, awayTime)
+	defer cancel()
+	left := errors.Join(unwritten, d.unplug(away, e))
+	if left != nil {
+		d.Log.WithError(left).WithFields(fields(e)).Warn("the endpoint's removal is finished later")
+	} else {
+		d.Log.WithFields(fields(e)).Info("endpoint detached")
+	}
+	d.rest.Go(func() {
+		ctx, cancel := begin(context.Background(), 0)
+		defer cancel()
+		unlock, err := d.locks.lock(ctx, "endpoint "+short(req.EndpointID))
+		if err != nil {
+			return
+		}
+		defer unlock()
+		// Docker may have sent the endpoint again meanwhile.
+		if now, err := d.getEndpoint(req.EndpointID); err != nil || now == nil || now.Made {
+			return
+		}
+		if err := d.unlink(e, left == nil); err != nil {
+			d.Log.WithError(err).WithFields(fields(e)).Warn("the endpoint's removal is finished later")
+		}
+	})
+	return nil
+}
+
+// unplug removes port and vport, with which the address begins to rest.
+func (d *Driver) unplug(ctx context.Context, e *endpoint) error {
+	var port, vport error
+	var both errgroup.Group
+	both.Go(func() error { port = d.Ports.DeletePort(ctx, e.Vport.Interface); return nil })
+	both.Go(func() error { vport = d.Store.DeleteVport(ctx, e.Vport.ID); return nil })
+	both.Wait()
+	return errors.Join(port, vport)
+}
+
+// unlink removes the veth pair and, if nothing else is left, the record.
+func (d *Driver) unlink(e *endpoint, last bool) error {
+	if err := d.Links.Delete(e.Vport.Interface); err != nil || !last {
+		return err
+	}
+	return d.Journal.Apply(journal.Drop(kindEndpoint, e.Vport.Owner.EndpointID))
+}
+
+// removeEndpoint takes back all that an endpoint may have brought about, and its record.
+// It is called with the endpoint's lock held, and may be repeated.
+func (d *Driver) removeEndpoint(ctx context.Context, e *endpoint) error {
+	err := d.unplug(ctx, e)
+	if err == nil && e.Reserved { // and perhaps never bound
+		err = d.IPAM.Release(ctx, e.Vport.SubnetID, e.Vport.IPv4)
+	}
+	return errors.Join(err, d.unlink(e, err == nil))
+}

@@ -1,0 +1,188 @@
+// Package driver is the network driver of Docker's plugin protocol: networks are bound to
+// tenant subnets, endpoints become vports with a veth on the bridge. Every effect is
+// journalled before it happens, so that whatever dies in between is finished or undone
+// later.
+//
+// It never calls Docker, never enters a container's namespace, never decides what a packet
+// may do, and programs no flow: it writes tenant state and waits until that is programmed.
+package driver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"nuage/controller/tenant"
+	"nuage/driver/journal"
+	"nuage/driver/link"
+	"nuage/ipam"
+)
+
+// Store is the tenant store. Deleting what is unknown is nil.
+type Store interface {
+	Ready() error
+	Feed() *tenant.Feed
+	EnsurePath(context.Context, tenant.PathSpec) (tenant.Path, error)
+	ReleaseSubnet(ctx context.Context, subnetID string) error
+	PutNetwork(context.Context, tenant.Network) error
+	DeleteNetwork(ctx context.Context, id string) error
+	BindVport(context.Context, tenant.Vport) (tenant.Vport, error)
+	UpdateVport(context.Context, tenant.Vport) (tenant.Vport, error)
+	DeleteVport(ctx context.Context, id string) error
+}
+
+// Switch is the bridge. Ensuring what is there and deleting what is not are nil.
+type Switch interface {
+	// Ready is nil while Ports is the truth and a port can be made.
+	Ready() error
+	// EnsurePort does not wait for the switch to use the port, WaitPort does.
+	EnsurePort(ctx context.Context, name string, externalIDs map[string]string) error
+	WaitPort(ctx context.Context, name string) error
+	DeletePort(ctx context.Context, name string) error
+	// Ports are the external IDs of all ports by name, as last seen.
+	Ports() map[string]map[string]string
+	// Offload tells whether containers may leave checksums to the datapath.
+	Offload() bool
+}
+
+// Flows is the agent. WaitProgrammed returns nil once the switch has confirmed the flows
+// of a vport.
+type Flows interface {
+	WaitProgrammed(ctx context.Context, vportID string) error
+}
+
+// IPAM is the IPAM driver; see ipam.Driver.
+type IPAM interface {
+	ClaimPool(ctx context.Context, networkID, space string, cidr netip.Prefix, gateway netip.Addr, said ipam.Options) (ipam.PoolRecord, error)
+	Forget(ctx context.Context, networkID string) error
+	Allocate(context.Context, tenant.Subnet, ipam.Request) (netip.Addr, error)
+	Release(ctx context.Context, subnetID string, addr netip.Addr) error
+}
+
+// Links makes veth pairs; see link.Links.
+type Links interface {
+	Create(context.Context, link.Spec) error
+	Delete(name string) error
+	List() ([]string, error)
+}
+
+// Journal keeps records durably; see journal.Journal.
+type Journal interface {
+	Apply(...journal.Op) error
+	Get(kind, id string, v any) (bool, error)
+	List(kind string, f func(id string, value []byte) error) error
+}
+
+// Config is what a Driver needs. All but the settings and Log must be given.
+type Config struct {
+	Host    string // this host's name in the store
+	Store   Store
+	IPAM    IPAM
+	Ports   Switch
+	Flows   Flows
+	Links   Links
+	Journal Journal
+
+	Enterprise string // of networks that name none
+	Autocreate bool   // make missing domains, zones and subnets
+	MTU        int    // of networks that name none; 0: DefaultMTU
+	Scope      string // "local" (default) or "global"
+	Log        logrus.FieldLogger
+}
+
+// DefaultMTU leaves VXLAN over IPv4 its 50 bytes of the usual 1500. A host knows better
+// once it looks at its underlay's MTU, and then says so in Config.MTU.
+const DefaultMTU = 1450
+
+const (
+	// verbTime bounds a verb that comes without a deadline.
+	verbTime = 9 * time.Second
+	// undoTime is what an attaching verb leaves of its time for undoing.
+	undoTime = 1500 * time.Millisecond
+	// awayTime is how long a detaching verb waits for a store or a switch that is away. What
+	// is not done by then is done by Reconcile.
+	awayTime = time.Second
+)
+
+// Driver answers the verbs. All methods are safe for concurrent use: calls for one network
+// or endpoint pass one after the other, calls for different ones at once. A verb ends at
+// its context's deadline, but is not ended by its cancellation: Docker repeats a broken
+// call without its contents, so what was begun is finished.
+type Driver struct {
+	Config
+	locks locks
+	// rest is what verbs leave to be done after their answer.
+	rest sync.WaitGroup
+}
+
+// New makes a driver; it does nothing until called.
+func New(c Config) *Driver {
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
+	}
+	if c.Scope == "" {
+		c.Scope = "local"
+	}
+	if c.Log == nil {
+		c.Log = logrus.StandardLogger()
+	}
+	return &Driver{Config: c, locks: locks{held: map[string]chan struct{}{}}}
+}
+
+// Wait returns when everything that verbs left to be done after their answer has ended.
+// Call it before closing the journal; if the process dies instead, Reconcile does the rest.
+func (d *Driver) Wait() { d.rest.Wait() }
+
+// begin is the context of a verb: the caller's deadline, but not its cancellation.
+func begin(ctx context.Context, reserve time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(verbTime)
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(-reserve))
+}
+
+// locks lets one caller at a time pass for each key.
+type locks struct {
+	mu   sync.Mutex
+	held map[string]chan struct{} // closed when let go
+}
+
+// lock waits for the key until ctx ends.
+func (l *locks) lock(ctx context.Context, key string) (func(), error) {
+	for {
+		unlock, busy := l.try(key)
+		if unlock != nil {
+			return unlock, nil
+		}
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, tenant.Errorf(tenant.ErrUnavailable, "%s: an earlier call for it is still being worked on", key)
+		}
+	}
+}
+
+// try returns the key's unlock function, or what is closed when it is worth trying again.
+func (l *locks) try(key string) (func(), <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if busy := l.held[key]; busy != nil {
+		return nil, busy
+	}
+	mine := make(chan struct{})
+	l.held[key] = mine
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.held, key)
+		close(mine)
+	}, nil
+}
+
+// short is how an ID of Docker is written for people.
+func short(id string) string { return fmt.Sprintf("%.12s", id) }
