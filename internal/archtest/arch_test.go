@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"ovs/flow":          {},
 	"ovs/openflow":      {"ovs/flow"},
 	"ovs/pipeline":      {"controller/tenant", "ovs/flow"},
-	"ovs/agent":         {"controller/tenant", "ovs", "ovs/flow", "ovs/pipeline"},
+	"ovs/agent":         {"controller/tenant", "ovs", "ovs/flow", "ovs/openflow", "ovs/pipeline"},
 	"controller/tenant": {},
 	"controller/store":  {"controller/tenant"},
 	"controller/vsd":    {"controller/tenant", "controller/store"},
