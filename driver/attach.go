@@ -268,13 +268,10 @@ func (d *Driver) join(ctx context.Context, req *JoinRequest) (*JoinResponse, err
 	if n == nil {
 		return nil, tenant.Errorf(tenant.ErrNotFound, "its network %s is not known here", short(e.NetworkID))
 	}
-	host, container := e.names()
-	both, wait := errgroup.WithContext(ctx)
-	both.Go(func() error { return d.Ports.WaitPort(wait, host) })
-	both.Go(func() error { return d.Flows.WaitProgrammed(wait, e.Vport.ID) })
-	if err := both.Wait(); err != nil {
+	if err := d.Flows.WaitProgrammed(ctx, e.Vport.ID); err != nil {
 		return nil, fmt.Errorf("not on the network yet: %w", err)
 	}
+	_, container := e.names()
 	if published(req.Options) {
 		d.Log.WithFields(fields(e)).Info("published ports (-p) need no mapping: the container's own address serves them inside its domain, and the host opens none")
 	}

@@ -39,9 +39,8 @@ type Store interface {
 type Switch interface {
 	// Ready is nil while Ports is the truth and a port can be made.
 	Ready() error
-	// EnsurePort does not wait for the switch to use the port, WaitPort does.
+	// EnsurePort does not wait for the switch to use the port.
 	EnsurePort(ctx context.Context, name string, externalIDs map[string]string) error
-	WaitPort(ctx context.Context, name string) error
 	DeletePort(ctx context.Context, name string) error
 	// Ports are the external IDs of all ports by name, as last seen.
 	Ports() map[string]map[string]string
@@ -49,16 +48,16 @@ type Switch interface {
 	Offload() bool
 }
 
-// Flows is the agent. WaitProgrammed returns nil once the switch has confirmed the flows
-// of a vport.
+// Flows is the agent. WaitProgrammed returns nil once the switch uses a vport's port and
+// has confirmed its flows.
 type Flows interface {
 	WaitProgrammed(ctx context.Context, vportID string) error
 }
 
 // IPAM is the IPAM driver; see ipam.Driver.
 type IPAM interface {
-	ClaimPool(ctx context.Context, networkID, space string, cidr netip.Prefix, gateway netip.Addr, said ipam.Options) (ipam.PoolRecord, error)
-	Forget(ctx context.Context, networkID string) error
+	Claim(context.Context, ipam.Network) (ipam.PoolRecord, error)
+	Disclaim(ctx context.Context, networkID string) error
 	Allocate(context.Context, tenant.Subnet, ipam.Request) (netip.Addr, error)
 	Release(ctx context.Context, subnetID string, addr netip.Addr) error
 }

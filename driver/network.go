@@ -123,11 +123,7 @@ func (d *Driver) bind(ctx context.Context, n *network) error {
 
 // bindPool binds a network to the pool that Docker has requested for it from our IPAM.
 func (d *Driver) bindPool(ctx context.Context, n *network) error {
-	pool, err := d.IPAM.ClaimPool(ctx, n.Network.ID, n.Asked.Space, n.Asked.Pool, n.Asked.Gateway, n.Asked.Options)
-	if err != nil {
-		return err
-	}
-	options, err := ipam.Merge(n.Asked.Options, pool.Options)
+	pool, err := d.IPAM.Claim(ctx, ipam.Network{ID: n.Network.ID, Space: n.Asked.Space, CIDR: n.Asked.Pool, Gateway: n.Asked.Gateway, Options: n.Asked.Options})
 	if err != nil {
 		return err
 	}
@@ -142,7 +138,7 @@ func (d *Driver) bindPool(ctx context.Context, n *network) error {
 		return tenant.Errorf(tenant.ErrNotFound, "the subnet of pool %s does not exist any more", pool.CIDR)
 	}
 	n.Network.EnterpriseID, n.Network.DomainID, n.Network.ZoneID = pool.EnterpriseID, pool.DomainID, pool.ZoneID
-	return d.finish(ctx, n, *sub, options)
+	return d.finish(ctx, n, *sub, pool.Options)
 }
 
 // finish writes the network to the store and then declares it made.
@@ -208,7 +204,7 @@ func (d *Driver) deleteNetwork(ctx context.Context, id string) error {
 // removeNetwork takes back all that a network may have brought about, and its record. It
 // is called with the network's lock held.
 func (d *Driver) removeNetwork(ctx context.Context, n *network) error {
-	if err := d.IPAM.Forget(ctx, n.Network.ID); err != nil {
+	if err := d.IPAM.Disclaim(ctx, n.Network.ID); err != nil {
 		return err
 	}
 	if err := d.Store.Ready(); err != nil {
