@@ -1,0 +1,117 @@
+package ovs
+
+import "maps"
+
+// The monitored rows. An optional value that is absent is the zero value.
+type (
+	rootRow struct {
+		UUID            string
+		Bridges         []string
+		DatapathTypes   []string
+		Version         string
+		NextCfg, CurCfg int
+	}
+	bridgeRow struct {
+		UUID, Name               string
+		Ports                    []string
+		DatapathType, DatapathID string
+		FailMode                 string
+		Protocols                []string
+		McastSnooping, STP, RSTP bool
+		OtherConfig, ExternalIDs map[string]string
+	}
+	portRow struct {
+		UUID, Name string
+		Interfaces []string
+	}
+	interfaceRow struct {
+		UUID, Name, Type     string
+		Options, ExternalIDs map[string]string
+		OFPort               int // 0 until ovs-vswitchd has chosen, -1 if it cannot
+		OFPortRequest        int
+		Error                string
+	}
+)
+
+func (r *bridgeRow) datapath() string {
+	if r.DatapathType == "" {
+		return System
+	}
+	return r.DatapathType
+}
+
+// view is what the database says of one bridge, immutable once made.
+type view struct {
+	root   *rootRow
+	bridge *bridgeRow        // nil: the bridge does not exist
+	ports  map[string]member // by interface name, without the bridge's own port
+	// elsewhere has the names that no port of ours can have, and the bridges that have
+	// them: names are unique among all bridges, bonds and bridges' own ports included.
+	elsewhere map[string]string
+}
+
+// member is a port of the bridge.
+type member struct {
+	Port
+	row  *interfaceRow
+	port *portRow
+}
+
+// look is the view of one bridge.
+func (t *tables) look(name string) view {
+	v := view{ports: map[string]member{}, elsewhere: map[string]string{}}
+	for _, root := range t.roots {
+		v.root = root
+	}
+	for _, bridge := range t.bridges {
+		if bridge.Name == name {
+			v.bridge = bridge
+		}
+		for _, id := range bridge.Ports {
+			if port := t.ports[id]; port != nil {
+				t.lookPort(&v, name, bridge, port)
+			}
+		}
+	}
+	return v
+}
+
+func (t *tables) lookPort(v *view, name string, bridge *bridgeRow, port *portRow) {
+	for _, id := range port.Interfaces {
+		row := t.interfaces[id]
+		switch {
+		case row == nil:
+		case bridge.Name != name:
+			v.elsewhere[row.Name] = bridge.Name
+		case row.Name != name:
+			v.ports[row.Name] = member{Port: row.toPort(), row: row, port: port}
+		}
+	}
+	if _, shown := v.ports[port.Name]; !shown {
+		v.elsewhere[port.Name] = bridge.Name
+	}
+}
+
+func (r *interfaceRow) toPort() Port {
+	p := Port{Name: r.Name, Type: r.Type, ExternalIDs: r.ExternalIDs, Error: r.Error}
+	if r.OFPort > 0 {
+		p.OFPort, p.Confirmed = uint32(r.OFPort), true
+	} else {
+		p.OFPort = uint32(r.OFPortRequest)
+	}
+	if r.OFPort < 0 && p.Error == "" {
+		p.Error = "ovs-vswitchd could not add it; its log says why"
+	}
+	return p
+}
+
+// samePorts tells whether two views are the same to a reader of Ports.
+func samePorts(a, b view) bool {
+	return (a.bridge == nil) == (b.bridge == nil) && maps.EqualFunc(a.ports, b.ports, func(x, y member) bool {
+		return x.row == y.row || x.OFPort == y.OFPort && x.Confirmed == y.Confirmed && x.Type == y.Type &&
+			x.Error == y.Error && maps.Equal(x.ExternalIDs, y.ExternalIDs)
+	})
+}
+
+// settled tells whether ovs-vswitchd has acted on all that was asked of it until now.
+func (v view) settled() bool { return v.root != nil && v.root.CurCfg >= v.root.NextCfg }
