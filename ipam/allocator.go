@@ -97,8 +97,11 @@ func (a *Allocator) Allocate(ctx context.Context, sub tenant.Subnet, req Request
 	defer done()
 	for {
 		p, err := a.plan(&sub, req)
-		if err != nil || p.have {
-			return p.lease.Address, err
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		if p.have {
+			return p.lease.Address, nil
 		}
 		_, err = a.Store.PutLease(ctx, p.lease)
 		switch {
