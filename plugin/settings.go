@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -20,10 +22,8 @@ type Settings struct {
 	Bridge     string
 	Datapath   string
 	VTEP       netip.Addr
-	Store      []string // etcd endpoints; none for the embedded etcd
-	StoreCA    string
-	StoreCert  string
-	StoreKey   string
+	Store      []string    // etcd endpoints; none for the embedded etcd
+	StoreTLS   *tls.Config // nil without certificates
 	Enterprise string
 	Autocreate bool
 	Scope      string
@@ -77,9 +77,11 @@ func readSettings(getenv func(string) string) Settings {
 	if v := get("NUAGE_STORE", "", endpoints); v != "" {
 		s.Store = strings.Split(v, ",")
 	}
-	s.StoreCA = get("NUAGE_STORE_CA", "", readable)
-	s.StoreCert = get("NUAGE_STORE_CERT", "", readable)
-	s.StoreKey = get("NUAGE_STORE_KEY", "", readable)
+	ca, cert, key := get("NUAGE_STORE_CA", "", anything), get("NUAGE_STORE_CERT", "", anything), get("NUAGE_STORE_KEY", "", anything)
+	var err error
+	if s.StoreTLS, err = storeTLS(ca, cert, key); err != nil {
+		s.Problems = append(s.Problems, err)
+	}
 	for _, name := range []string{"NUAGE_LISTEN", "NUAGE_JOIN", "NUAGE_API"} {
 		get(name, "", func(string) error {
 			return errors.New("this version does not listen on TCP and cannot join another host; unset it")
@@ -139,12 +141,29 @@ func endpoints(v string) error {
 	return nil
 }
 
-func readable(v string) error {
-	f, err := os.Open(v)
-	if err != nil {
-		return fmt.Errorf("cannot be read: %w", err)
+func anything(string) error { return nil }
+
+// storeTLS is the client side of mutual TLS to the etcd cluster.
+func storeTLS(ca, cert, key string) (*tls.Config, error) {
+	if ca == "" && cert == "" && key == "" {
+		return nil, nil
 	}
-	return f.Close()
+	if ca == "" || cert == "" || key == "" {
+		return nil, errors.New("setting NUAGE_STORE_CA, NUAGE_STORE_CERT, NUAGE_STORE_KEY: all three are needed, or none")
+	}
+	pem, err := os.ReadFile(ca)
+	if err != nil {
+		return nil, fmt.Errorf("setting NUAGE_STORE_CA: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("setting NUAGE_STORE_CA=%q: no certificate in it", ca)
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("setting NUAGE_STORE_CERT, NUAGE_STORE_KEY: %w", err)
+	}
+	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
 // vtepAddress is the address of the underlay: v itself, the first IPv4 address of the

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"nuage/controller/store"
+	"nuage/controller/tenant"
+	"nuage/controller/vsd"
+	"nuage/driver"
+	"nuage/driver/journal"
+	"nuage/driver/link"
+	"nuage/ipam"
+	"nuage/ovs"
+	"nuage/ovs/agent"
+)
+
+const (
+	// collectAfter is how long Docker must have lists without an object before it is
+	// collected: an object is ours before it is in Docker's lists.
+	collectAfter   = 2 * time.Minute
+	reconcileEvery = time.Minute
+	// stopWithin leaves the rest of the 10 s that dockerd gives a plugin to end.
+	stopWithin = 4 * time.Second
+)
+
+// node is all of nuage on one host, wired:
+//
+//	dockerd ──► wire ──► driver, ipam ──► store ──► feed ──► agent ──► bridge
+//	nuagectl ─► vsd ─────────────────────┘                (flows; ports by the driver)
+type node struct {
+	settings Settings
+	places   Places
+	host     string
+	started  time.Time
+	log      logrus.FieldLogger
+
+	journal *journal.Journal
+	links   *link.Links
+	store   *store.Store
+	bridge  *ovs.Bridge
+	agent   *agent.Agent
+	ipam    *ipam.Driver
+	driver  *driver.Driver
+	engine  *engine
+}
+
+// run listens, then starts everything and keeps it going until ctx ends. Nothing but a
+// socket that cannot be had ends it otherwise: what is away is tried again.
+func run(ctx context.Context, settings Settings, places Places, log *logrus.Logger) error {
+	gate := newGate()
+	w := newWire(log)
+	register(w, gate, settings)
+	var servers []*http.Server
+	for i, path := range places.Sockets {
+		l, err := listen(path)
+		if err != nil && i == 0 {
+			return err
+		} else if err != nil {
+			log.WithError(err).Error("the bare driver name nuage does not work; the plugin's own does")
+			continue
+		}
+		servers = append(servers, serve(l, w, log))
+	}
+
+	n, err := newNode(ctx, settings, places, log, gate)
+	if err != nil {
+		return err
+	}
+	l, err := listen(places.api())
+	if err != nil {
+		log.WithError(err).Error("nuagectl will not work")
+	} else {
+		servers = append(servers, serve(l, n.api(), log))
+	}
+	gate.open(n)
+	log.WithFields(logrus.Fields{"version": version, "host": n.host, "bridge": settings.Bridge}).Info("nuage is up")
+
+	// What verbs need outlives the verbs.
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var parts errgroup.Group
+	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.engine.run, n.keep} {
+		parts.Go(func() error { return part(work) })
+	}
+	<-ctx.Done()
+	log.Info("nuage stops; containers go on")
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
+	defer cancel()
+	for _, s := range servers {
+		s.Shutdown(end)
+	}
+	n.driver.Wait()
+	stop()
+	err = parts.Wait()
+	n.links.Close()
+	return errors.Join(err, n.journal.Close())
+}
+
+// newNode opens the state directory, waiting for one that is not usable yet (an older
+// process that still ends holds its lock), and wires the parts.
+func newNode(ctx context.Context, settings Settings, places Places, log *logrus.Logger, gate *gate) (*node, error) {
+	n := &node{settings: settings, places: places, log: log, started: time.Now()}
+	for {
+		err := n.openState()
+		if err == nil {
+			break
+		}
+		gate.closedBecause(err)
+		log.WithError(err).Error("the state directory cannot be used; trying again")
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("stopped before the state directory could be used: %w", err)
+		case <-time.After(time.Second):
+		}
+	}
+	n.store = store.New(store.Config{Dir: filepath.Join(places.State, "etcd"), Endpoints: settings.Store, TLS: settings.StoreTLS, Host: n.host, Log: log.WithField("part", "store")})
+	n.bridge = ovs.New(ovs.Config{DB: places.ovsdb(), Bridge: settings.Bridge, Datapath: settings.Datapath, Log: log.WithField("part", "switch")})
+	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, Log: log.WithField("part", "agent")})
+	n.ipam = ipam.New(ipam.Config{Store: n.store, Records: n.journal, Host: n.host, Enterprise: settings.Enterprise,
+		Autocreate: settings.Autocreate, Global: settings.Scope == "global", Log: log.WithField("part", "ipam")})
+	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: addresses{n.ipam, ipam.NewAllocator(ipam.AllocatorConfig{Store: n.store, Host: n.host})}, Ports: ports{n.bridge}, Flows: n.agent,
+		Links: n.links, Journal: n.journal, Enterprise: settings.Enterprise, Autocreate: settings.Autocreate,
+		MTU: settings.MTU, Scope: settings.Scope, Log: log.WithField("part", "driver")})
+	n.engine = &engine{socket: places.docker(), drivers: driverNames, seen: n.seen, log: log.WithField("part", "docker")}
+	return n, nil
+}
+
+func (n *node) openState() error {
+	if err := os.MkdirAll(n.places.State, 0o700); err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	host, err := hostName(filepath.Join(n.places.State, "host"))
+	if err != nil {
+		return err
+	}
+	j, err := journal.Open(filepath.Join(n.places.State, "journal"))
+	if err != nil {
+		return err
+	}
+	links, err := link.Open()
+	if err != nil {
+		return errors.Join(err, j.Close())
+	}
+	n.host, n.journal, n.links = host, j, links
+	return nil
+}
+
+// hostName is what the host was called when nuage first ran on it: vports are the host's
+// by this name, so that it must not change under them.
+func hostName(file string) (string, error) {
+	text, err := os.ReadFile(file)
+	if name := strings.TrimSpace(string(text)); err == nil && name != "" {
+		return name, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("host name: %w", err)
+	}
+	if err := os.WriteFile(file, []byte(name+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("host name: %w", err)
+	}
+	return name, nil
+}
+
+// keep registers the host and lets the driver settle what is unsettled: at the start, when
+// the store or the switch come back, and from time to time.
+func (n *node) keep(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var last time.Time
+	var ready bool
+	for {
+		was := ready
+		ready = n.store.Ready() == nil && ports{n.bridge}.Ready() == nil
+		if ready && (!was || time.Since(last) > reconcileEvery) {
+			last = time.Now()
+			n.settle(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *node) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, reconcileEvery)
+	defer cancel()
+	h := tenant.Host{Meta: tenant.Meta{ID: n.host}, Name: n.host, VTEP: n.settings.VTEP, Version: version}
+	if err := n.store.PutHost(ctx, h); err != nil {
+		n.log.WithError(err).Warn("this host is not registered; trying again")
+	}
+	report, err := n.driver.Reconcile(ctx)
+	if err != nil {
+		n.log.WithError(err).Warn("not all is settled; trying again")
+	}
+	n.say(report, "settled")
+}
+
+func (n *node) say(r driver.Report, done string) {
+	if len(r.Removed)+len(r.Restored)+len(r.Adopted) > 0 {
+		n.log.WithFields(logrus.Fields{"removed": r.Removed, "restored": r.Restored, "adopted": r.Adopted}).Info(done)
+	}
+}
+
+// seen passes Docker's lists on to the driver.
+func (n *node) seen(ctx context.Context, networks map[string]bool, attached []Attached) {
+	endpoints := map[string]bool{}
+	for _, a := range attached {
+		endpoints[a.EndpointID] = true
+	}
+	if n.store.Ready() != nil {
+		return
+	}
+	report, err := n.driver.Collect(ctx, networks, endpoints, collectAfter)
+	if err != nil {
+		n.log.WithError(err).Warn("not all that Docker dropped is collected; trying again")
+	}
+	n.say(report, "collected")
+	for _, a := range attached {
+		if err := n.driver.Enrich(ctx, a.EndpointID, a.ContainerID, a.ContainerName); err != nil {
+			n.log.WithError(err).WithField("container", a.ContainerName).Warn("the vport does not have its container's name")
+		}
+	}
+}
+
+func (n *node) api() http.Handler {
+	return vsd.New(vsd.Config{Store: n.store, Status: n.status, Version: version, Log: n.log.WithField("part", "api")})
+}

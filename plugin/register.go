@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"nuage/controller/tenant"
+	"nuage/driver"
+	"nuage/ipam"
+)
+
+// driverNames are the names that Docker knows the drivers by: the link's and the managed
+// plugin's own.
+var driverNames = []string{"nuage", "nuage-plugin:latest"}
+
+// gate keeps verbs waiting while the node starts, which takes milliseconds, or tells them
+// why it does not.
+type gate struct {
+	opened chan struct{}
+	node   *node
+
+	mu  sync.Mutex
+	why error
+}
+
+func newGate() *gate { return &gate{opened: make(chan struct{})} }
+
+func (g *gate) open(n *node) {
+	g.node = n
+	close(g.opened)
+}
+
+func (g *gate) closedBecause(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.why = err
+}
+
+func (g *gate) pass(ctx context.Context) (*node, error) {
+	select {
+	case <-g.opened:
+		return g.node, nil
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return nil, fmt.Errorf("%w: nuage is still starting: %v", tenant.ErrUnavailable, g.why)
+}
+
+// onDriver and onIPAM turn a driver's method into a verb that passes the gate.
+func onDriver[Q, R any](g *gate, do func(*driver.Driver, context.Context, Q) (R, error)) func(context.Context, Q) (R, error) {
+	return func(ctx context.Context, q Q) (R, error) {
+		n, err := g.pass(ctx)
+		if err != nil {
+			var none R
+			return none, err
+		}
+		return do(n.driver, ctx, q)
+	}
+}
+
+func onIPAM[Q, R any](g *gate, do func(*ipam.Driver, context.Context, Q) (R, error)) func(context.Context, Q) (R, error) {
+	return func(ctx context.Context, q Q) (R, error) {
+		n, err := g.pass(ctx)
+		if err != nil {
+			var none R
+			return none, err
+		}
+		return do(n.ipam, ctx, q)
+	}
+}
+
+// silent gives a method without an answer an empty one.
+func silent[D, Q any](do func(D, context.Context, Q) error) func(D, context.Context, Q) (struct{}, error) {
+	return func(d D, ctx context.Context, q Q) (struct{}, error) { return struct{}{}, do(d, ctx, q) }
+}
+
+// unless refuses while the settings have a problem.
+func unless[Q, R any](problem error, do func(context.Context, Q) (R, error)) func(context.Context, Q) (R, error) {
+	if problem == nil {
+		return do
+	}
+	return func(context.Context, Q) (R, error) {
+		var none R
+		return none, problem
+	}
+}
+
+// register adds all verbs. What a driver can do is answered before anything is started:
+// dockerd asks it as soon as somebody listens.
+func register(w *wire, g *gate, s Settings) {
+	asked(w, "NetworkDriver.GetCapabilities", driver.New(driver.Config{Scope: s.Scope}).Capabilities)
+	asked(w, "IpamDriver.GetCapabilities", ipam.New(ipam.Config{Global: s.Scope == "global"}).Capabilities)
+	asked(w, "IpamDriver.GetDefaultAddressSpaces", ipam.New(ipam.Config{Global: s.Scope == "global"}).DefaultAddressSpaces)
+
+	type D = *driver.Driver
+	bad := s.Err()
+	verb(w, "NetworkDriver.CreateNetwork", attachDeadline, unless(bad, onDriver(g, silent(D.CreateNetwork))))
+	verb(w, "NetworkDriver.DeleteNetwork", detachDeadline, onDriver(g, silent(D.DeleteNetwork)))
+	verb(w, "NetworkDriver.AllocateNetwork", attachDeadline, unless(bad, onDriver(g, D.AllocateNetwork)))
+	verb(w, "NetworkDriver.FreeNetwork", detachDeadline, onDriver(g, silent(D.FreeNetwork)))
+	verb(w, "NetworkDriver.CreateEndpoint", attachDeadline, unless(bad, onDriver(g, D.CreateEndpoint)))
+	verb(w, "NetworkDriver.DeleteEndpoint", detachDeadline, onDriver(g, silent(D.DeleteEndpoint)))
+	verb(w, "NetworkDriver.EndpointOperInfo", detachDeadline, onDriver(g, D.EndpointInfo))
+	verb(w, "NetworkDriver.Join", attachDeadline, onDriver(g, D.Join))
+	verb(w, "NetworkDriver.Leave", detachDeadline, onDriver(g, silent(D.Leave)))
+	verb(w, "NetworkDriver.ProgramExternalConnectivity", detachDeadline, onDriver(g, silent(D.ProgramExternalConnectivity)))
+	verb(w, "NetworkDriver.RevokeExternalConnectivity", detachDeadline, onDriver(g, silent(D.RevokeExternalConnectivity)))
+	verb(w, "NetworkDriver.DiscoverNew", detachDeadline, onDriver(g, silent(D.DiscoverNew)))
+	verb(w, "NetworkDriver.DiscoverDelete", detachDeadline, onDriver(g, silent(D.DiscoverDelete)))
+
+	type I = *ipam.Driver
+	verb(w, "IpamDriver.RequestPool", attachDeadline, unless(bad, onIPAM(g, I.RequestPool)))
+	verb(w, "IpamDriver.ReleasePool", detachDeadline, onIPAM(g, silent(I.ReleasePool)))
+	verb(w, "IpamDriver.RequestAddress", attachDeadline, unless(bad, onIPAM(g, I.RequestAddress)))
+	verb(w, "IpamDriver.ReleaseAddress", detachDeadline, onIPAM(g, silent(I.ReleaseAddress)))
+}
