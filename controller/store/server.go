@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,14 +15,14 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
-	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
 )
 
 const (
 	startTimeout = 30 * time.Second
 	stopTimeout  = 5 * time.Second
-	// minSpace is how much disk must be free: etcd ends itself when a write of its log fails.
-	minSpace = 160 << 20
+	// slow is a request worth a warning: the disk is in trouble then.
+	slow = 2 * time.Second
 	// quota bounds the database; relieve makes room when it is reached.
 	quota = 1 << 30
 	// socketName is the one listener, for etcd's own tools.
@@ -39,10 +37,14 @@ type server struct {
 	lock    *os.File
 	closing atomic.Bool
 	log     logrus.FieldLogger
+	// streams ends the watches of other processes, for which etcd would wait on its end.
+	streams     context.Context
+	stopStreams context.CancelFunc
 }
 
-// startServer starts etcd in dir. When etcd dies later it calls died.
-func startServer(ctx context.Context, dir string, log logrus.FieldLogger, died context.CancelCauseFunc) (*server, error) {
+// startServer starts etcd in dir. When etcd dies later it calls died. past is what came of
+// earlier starts in this process.
+func startServer(ctx context.Context, dir string, log logrus.FieldLogger, past *ruin, died context.CancelCauseFunc) (*server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -53,7 +55,13 @@ func startServer(ctx context.Context, dir string, log logrus.FieldLogger, died c
 	if err != nil {
 		return nil, err
 	}
+	data := filepath.Join(dir, "etcd")
+	if err := past.standing(data); err != nil {
+		lock.Close()
+		return nil, err
+	}
 	srv := &server{lock: lock, log: log}
+	srv.streams, srv.stopStreams = context.WithCancel(context.Background())
 	fatal := make(chan error, 1)
 	cfg := srv.config(dir, func(err error) {
 		select {
@@ -64,6 +72,9 @@ func startServer(ctx context.Context, dir string, log logrus.FieldLogger, died c
 	})
 	if err := srv.start(ctx, cfg, fatal); err != nil {
 		srv.close()
+		if errors.Is(err, errRuined) {
+			past.note(data, err)
+		}
 		return nil, err
 	}
 	go func() {
@@ -88,9 +99,11 @@ func (srv *server) config(dir string, fatal fatalHook) *embed.Config {
 	}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.EnableGRPCGateway = false
+	cfg.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(srv.stream)}
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "10m"
 	cfg.QuotaBackendBytes = quota
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 5000, 500
+	cfg.WarningApplyDuration, cfg.WarningUnaryRequestDuration = slow, slow
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(srv.log, &srv.closing, fatal))
 	return cfg
 }
@@ -106,7 +119,7 @@ func (srv *server) start(ctx context.Context, cfg *embed.Config, fatal <-chan er
 	go func() {
 		defer func() {
 			if r := recover(); r != nil {
-				started <- result{err: fmt.Errorf("etcd: %v", r)}
+				started <- result{err: fmt.Errorf("%w: %v", errRuined, r)}
 			}
 		}()
 		e, err := embed.StartEtcd(cfg)
@@ -120,15 +133,15 @@ func (srv *server) start(ctx context.Context, cfg *embed.Config, fatal <-chan er
 		}
 		srv.etcd = r.etcd
 	case err := <-fatal:
-		return err
+		return fmt.Errorf("%w: %w", errRuined, err)
 	case <-timeout:
-		return fmt.Errorf("etcd: not started after %s", startTimeout)
+		return fmt.Errorf("%w: not started after %s", errRuined, startTimeout)
 	}
 	select {
 	case <-srv.etcd.Server.ReadyNotify():
 		return nil
 	case err := <-fatal:
-		return err
+		return fmt.Errorf("%w: %w", errRuined, err)
 	case <-timeout:
 		return fmt.Errorf("etcd: not ready after %s", startTimeout)
 	case <-ctx.Done():
@@ -136,9 +149,25 @@ func (srv *server) start(ctx context.Context, cfg *embed.Config, fatal <-chan er
 	}
 }
 
+// stream is the life of a stream of another process: it ends with the server.
+func (srv *server) stream(h any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, cancel := context.WithCancel(ss.Context())
+	defer cancel()
+	defer context.AfterFunc(srv.streams, cancel)()
+	return next(h, endingStream{ss, ctx})
+}
+
+type endingStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s endingStream) Context() context.Context { return s.ctx }
+
 // close ends the client, then etcd, then gives the directory free.
 func (srv *server) close() {
 	srv.closing.Store(true)
+	srv.stopStreams()
 	if srv.client != nil {
 		srv.client.Close()
 	}
@@ -152,43 +181,6 @@ func (srv *server) close() {
 		}
 	}
 	srv.lock.Close()
-}
-
-// lockDir keeps other processes out of dir: etcd itself would wait for them without end.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder, _ := io.ReadAll(io.LimitReader(f, 20))
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by process %s", dir, strings.TrimSpace(string(holder)))
-		}
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = fmt.Fprintln(f, os.Getpid())
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// diskSpace is an error while the disk of dir is nearly full.
-func diskSpace(dir string) error {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	if free := st.Bavail * uint64(st.Bsize); free < minSpace {
-		return fmt.Errorf("%s: the disk is nearly full: %d MB free, %d needed", dir, free>>20, minSpace>>20)
-	}
-	return nil
 }
 
 // relieve answers the alarm of a database that has reached its quota: it drops the

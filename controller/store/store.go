@@ -46,6 +46,7 @@ type Store struct {
 	log    logrus.FieldLogger
 	feed   *tenant.Feed
 	now    func() time.Time
+	past   ruin // of Run only
 
 	mu     sync.Mutex
 	status status
@@ -133,7 +134,7 @@ func (s *Store) serve(ctx context.Context) error {
 // connect returns a client. When what it talks to has died for good, it calls died.
 func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*clientv3.Client, func(), error) {
 	if len(s.config.Endpoints) == 0 {
-		srv, err := startServer(ctx, s.config.Dir, s.log, died)
+		srv, err := startServer(ctx, s.config.Dir, s.log, &s.past, died)
 		if err != nil {
 			return nil, nil, err
 		}

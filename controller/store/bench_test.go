@@ -1,0 +1,131 @@
+package store
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nuage/controller/tenant"
+)
+
+// nth is the nth address of 10.0.0.0/8 from 10.0.0.2 on.
+func nth(n int) string {
+	var a [4]byte
+	binary.BigEndian.PutUint32(a[:], 10<<24|uint32(n+2))
+	return netip.AddrFrom4(a).String()
+}
+
+// percentiles reports the middle and the slow end of what b has timed.
+func percentiles(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkAttach times the writes of an attach and a detach, each until the feed shows it.
+func BenchmarkAttach(b *testing.B) {
+	s, _ := start(b, Config{Dir: b.TempDir()})
+	ctx := context.Background()
+	sub := mustPath(b, s, spec("D", "10.0.0.0/8")).Subnet
+	i := 0
+	for _, c := range []struct {
+		name string
+		do   func(v tenant.Vport) error
+	}{
+		{"PutLease", func(v tenant.Vport) error {
+			_, err := s.PutLease(ctx, reservation(sub, v.IPv4.String(), v.MAC))
+			return err
+		}},
+		{"BindVport", func(v tenant.Vport) error { _, err := s.BindVport(ctx, v); return err }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			var took []time.Duration
+			for b.Loop() {
+				i++
+				v := newVport(sub, nth(i))
+				began := time.Now()
+				if err := c.do(v); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			percentiles(b, took)
+		})
+	}
+}
+
+// BenchmarkStart times the way to Ready on an existing directory with 10,000 vports, and
+// reports the memory then.
+func BenchmarkStart(b *testing.B) {
+	const vports = 10000
+	dir := b.TempDir()
+	s, stop := start(b, Config{Dir: dir})
+	sub := mustPath(b, s, spec("D", "10.0.0.0/8")).Subnet
+	fill(b, s, sub, vports)
+	stop()
+	for b.Loop() {
+		began := time.Now()
+		s, stop := start(b, Config{Dir: dir})
+		b.ReportMetric(float64(time.Since(began).Milliseconds()), "ready-ms")
+		began = time.Now()
+		ses, err := s.acquire(context.Background())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.list(context.Background(), ses.client); err != nil {
+			b.Fatal(err)
+		}
+		ses.release()
+		b.ReportMetric(float64(time.Since(began).Milliseconds()), "list-ms")
+		b.ReportMetric(resident(b), "resident-MB")
+		stop()
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// fill binds n vports, many at a time.
+func fill(b *testing.B, s *Store, sub tenant.Subnet, n int) {
+	const workers = 50
+	errs := make(chan error)
+	for w := range workers {
+		go func() {
+			for i := w; i < n; i += workers {
+				if _, err := s.BindVport(context.Background(), newVport(sub, nth(i))); err != nil {
+					errs <- err
+					return
+				}
+			}
+			errs <- nil
+		}()
+	}
+	for range workers {
+		if err := <-errs; err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// resident is this process's memory in MB.
+func resident(b *testing.B) float64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, line := range strings.Split(string(status), "\n") {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "VmRSS:" {
+			var kb float64
+			for _, c := range f[1] {
+				kb = kb*10 + float64(c-'0')
+			}
+			return kb / 1024
+		}
+	}
+	b.Fatal("no VmRSS")
+	return 0
+}
