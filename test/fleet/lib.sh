@@ -108,12 +108,13 @@ switch_start() {
 }
 
 # host_plug HOST: the cable from the switch's port nuage-pHOST to the host's nuage-uplink.
+# As a real card, that keeps its MAC address over a boot.
 host_plug() {
     local pid sw
     pid=$(host_pid "$1")
     sw=$(recall "$FLEET/sw.pid") || die "fleet $NAME has no switch"
     in_switch ip link del "nuage-p$1" 2>/dev/null || true
-    ip link add nuage-uplink netns "$pid" type veth peer name "nuage-p$1" netns "$sw"
+    ip link add nuage-uplink netns "$pid" address "$(printf '02:00:0a:c8:00:%02x' "$1")" type veth peer name "nuage-p$1" netns "$sw"
     in_switch ip link set "nuage-p$1" master nuage-sw up
 }
 

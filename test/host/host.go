@@ -36,9 +36,11 @@ type machine struct {
 	env   []string
 }
 
+// shared is the package's common host. It is usable once ready.
 var shared struct {
 	sync.Mutex
 	*machine
+	ready bool
 }
 
 // Main runs a package's tests, several at a time since most of their time is waiting, and
@@ -65,15 +67,20 @@ func Shared(t testing.TB) *Host {
 	need(t)
 	shared.Lock()
 	defer shared.Unlock()
-	if shared.machine == nil {
+	switch {
+	case shared.machine == nil:
 		m, err := boot()
 		if err != nil {
 			t.Fatal(err)
 		}
 		shared.machine = m
-		h := &Host{m, t}
+		h := watched(&Host{m, t})
 		h.LoadImages()
 		h.InstallPlugin()
+		shared.ready = true
+		return h
+	case !shared.ready:
+		t.Fatal("the shared host could not be prepared: see the first test that failed")
 	}
 	return watched(&Host{shared.machine, t})
 }

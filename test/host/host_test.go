@@ -96,3 +96,41 @@ func TestLeftoversAreEnded(t *testing.T) {
 	}
 	again.Docker("version")
 }
+
+// Two hosts on the underlay, and the cable of one pulled out and put back.
+func TestFleetOfTwo(t *testing.T) {
+	need(t)
+	m, err := takeSlot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.end(); err != nil {
+			t.Error(err)
+		}
+	})
+	run := func(want bool, args ...string) {
+		t.Helper()
+		if out, err := m.script(args...); (err == nil) != want {
+			t.Fatalf("%v: %v, want success: %t\n%s", args, err, want, out)
+		}
+	}
+	run(true, "down")
+	run(true, "up", "2")
+	run(true, "up", "2") // again changes nothing
+	ping := []string{"exec", "1", "ping", "-c", "1", "-w", "5", "10.200.0.2"}
+	lost := []string{"exec", "1", "ping", "-c", "1", "-W", "1", "10.200.0.2"}
+	run(true, ping...)
+	run(true, "link", "2", "cut")
+	run(false, lost...)
+	run(true, "exec", "2", "docker", "version") // cut off, not dead
+	run(true, "link", "2", "heal")
+	run(true, ping...)
+	run(true, "power", "2", "off")
+	run(false, lost...)
+	run(true, "power", "2", "on")
+	run(true, ping...)
+	run(false, "exec", "3", "true")
+	run(false, "link", "2", "bend")
+	run(false, "up", "0")
+}
