@@ -172,7 +172,7 @@ func (q *asked) waits(at place, pool string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.prune(at)
-	return slices.ContainsFunc(q.pending[at], func(a *asking) bool { return a.pool == pool })
+	return slices.ContainsFunc(q.pending[at], func(a *asking) bool { return a.pool == pool && !a.repeated })
 }
 
 // looping counts an automatic request of a pool and tells whether it is one too many.

@@ -130,21 +130,29 @@ func (d *Driver) RequestPool(ctx context.Context, req *api.RequestPoolRequest) (
 	if w.auto() && d.asked.looping(rec.ID) {
 		return nil, tenant.Errorf(tenant.ErrConflict, "subnet %s (%s) overlaps a route or a nameserver of this host, so Docker does not accept it by itself: pass --subnet %s", rec.Options.Subnet, rec.CIDR, rec.CIDR)
 	}
-	// Only in the local space does a network follow.
-	if w.space == SpaceLocal {
-		if err := d.asked.ask(ctx, rec.place(), rec.ID, repeated); err != nil {
-			return nil, err
-		}
+	if w.space == SpaceLocal { // otherwise no network follows
+		err = d.expect(ctx, rec, repeated)
 	}
-	err = d.change(rec.ID, func(r *PoolRecord) {
+	if err != nil {
+		return nil, err
+	}
+	return &api.RequestPoolResponse{PoolID: rec.ID, Pool: rec.CIDR.String()}, nil
+}
+
+// expect records the pool for the network that will claim it, when it is its turn.
+func (d *Driver) expect(ctx context.Context, rec PoolRecord, repeated bool) error {
+	if err := d.asked.ask(ctx, rec.place(), rec.ID, repeated); err != nil {
+		return err
+	}
+	rec.Requested = d.c.Now().UTC()
+	err := d.change(rec.ID, func(r *PoolRecord) {
 		rec.Networks = r.Networks
 		*r = rec
 	})
 	if err != nil {
 		d.asked.withdraw(rec.place(), rec.ID)
-		return nil, err
 	}
-	return &api.RequestPoolResponse{PoolID: rec.ID, Pool: rec.CIDR.String()}, nil
+	return err
 }
 
 // ReleasePool forgets a pool that no network has claimed. The subnet stays: it is the

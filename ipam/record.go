@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"nuage/controller/tenant"
 )
@@ -94,11 +96,14 @@ type PoolRecord struct {
 	Options Options `json:"options"`
 	// Networks are the Docker networks that claimed the pool.
 	Networks []string `json:"networks,omitempty"`
+	// Requested is when the pool was last asked for.
+	Requested time.Time `json:"requested"`
 }
 
 func (r *PoolRecord) place() place { return place{r.Space, r.CIDR} }
 
-// records lists the pools, in the order of their IDs.
+// records lists the pools, in the order of their IDs, and drops those whose network never
+// came.
 func (d *Driver) records() ([]PoolRecord, error) {
 	var rs []PoolRecord
 	err := d.c.Records.List(kindPool, func(id string, value []byte) error {
@@ -109,8 +114,25 @@ func (d *Driver) records() ([]PoolRecord, error) {
 		rs = append(rs, r)
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rs {
+		if d.forgotten(&r) {
+			err = errors.Join(err, d.change(r.ID, func(r *PoolRecord) {
+				if d.forgotten(r) {
+					r.ID = ""
+				}
+			}))
+		}
+	}
+	rs = slices.DeleteFunc(rs, func(r PoolRecord) bool { return d.forgotten(&r) })
 	slices.SortFunc(rs, func(a, b PoolRecord) int { return strings.Compare(a.ID, b.ID) })
 	return rs, err
+}
+
+func (d *Driver) forgotten(r *PoolRecord) bool {
+	return len(r.Networks) == 0 && d.c.Now().Sub(r.Requested) > abandoned
 }
 
 // change rewrites a pool's record, and removes one that f empties of its ID. A record that
