@@ -10,10 +10,9 @@ import (
 	"nuage/ovs"
 )
 
-// addresses is the IPAM driver and its allocator as the network driver wants them.
+// addresses is the IPAM driver as the network driver wants them.
 type addresses struct {
 	*ipam.Driver
-	*ipam.Allocator
 }
 
 func (a addresses) ClaimPool(ctx context.Context, networkID, space string, cidr netip.Prefix, gateway netip.Addr, said ipam.Options) (ipam.PoolRecord, error) {

@@ -127,7 +127,7 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, Log: log.WithField("part", "agent")})
 	n.ipam = ipam.New(ipam.Config{Store: n.store, Records: n.journal, Host: n.host, Enterprise: settings.Enterprise,
 		Autocreate: settings.Autocreate, Global: settings.Scope == "global", Log: log.WithField("part", "ipam")})
-	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: addresses{n.ipam, ipam.NewAllocator(ipam.AllocatorConfig{Store: n.store, Host: n.host})}, Ports: ports{n.bridge}, Flows: n.agent,
+	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: addresses{n.ipam}, Ports: ports{n.bridge}, Flows: n.agent,
 		Links: n.links, Journal: n.journal, Enterprise: settings.Enterprise, Autocreate: settings.Autocreate,
 		MTU: settings.MTU, Scope: settings.Scope, Log: log.WithField("part", "driver")})
 	n.engine = &engine{socket: places.docker(), drivers: driverNames, seen: n.seen, log: log.WithField("part", "docker")}

@@ -76,6 +76,15 @@ func silent[D, Q any](do func(D, context.Context, Q) error) func(D, context.Cont
 	return func(d D, ctx context.Context, q Q) (struct{}, error) { return struct{}{}, do(d, ctx, q) }
 }
 
+// plain and bodiless let a method that is asked nothing pass the gate like the others.
+func plain[D, R any](do func(D, context.Context) (R, error)) func(D, context.Context, struct{}) (R, error) {
+	return func(d D, ctx context.Context, _ struct{}) (R, error) { return do(d, ctx) }
+}
+
+func bodiless[R any](do func(context.Context, struct{}) (R, error)) func(context.Context) (R, error) {
+	return func(ctx context.Context) (R, error) { return do(ctx, struct{}{}) }
+}
+
 // unless refuses while the settings have a problem.
 func unless[Q, R any](problem error, do func(context.Context, Q) (R, error)) func(context.Context, Q) (R, error) {
 	if problem == nil {
@@ -87,12 +96,9 @@ func unless[Q, R any](problem error, do func(context.Context, Q) (R, error)) fun
 	}
 }
 
-// register adds all verbs. What a driver can do is answered before anything is started:
-// dockerd asks it as soon as somebody listens.
+// register adds all verbs.
 func register(w *wire, g *gate, s Settings) {
 	asked(w, "NetworkDriver.GetCapabilities", driver.New(driver.Config{Scope: s.Scope}).Capabilities)
-	asked(w, "IpamDriver.GetCapabilities", ipam.New(ipam.Config{Global: s.Scope == "global"}).Capabilities)
-	asked(w, "IpamDriver.GetDefaultAddressSpaces", ipam.New(ipam.Config{Global: s.Scope == "global"}).DefaultAddressSpaces)
 
 	type D = *driver.Driver
 	bad := s.Err()
@@ -111,6 +117,8 @@ func register(w *wire, g *gate, s Settings) {
 	verb(w, "NetworkDriver.DiscoverDelete", detachDeadline, onDriver(g, silent(D.DiscoverDelete)))
 
 	type I = *ipam.Driver
+	asked(w, "IpamDriver.GetCapabilities", bodiless(onIPAM(g, plain(I.Capabilities))))
+	asked(w, "IpamDriver.GetDefaultAddressSpaces", bodiless(onIPAM(g, plain(I.DefaultAddressSpaces))))
 	verb(w, "IpamDriver.RequestPool", attachDeadline, unless(bad, onIPAM(g, I.RequestPool)))
 	verb(w, "IpamDriver.ReleasePool", detachDeadline, onIPAM(g, silent(I.ReleasePool)))
 	verb(w, "IpamDriver.RequestAddress", attachDeadline, unless(bad, onIPAM(g, I.RequestAddress)))
