@@ -27,6 +27,7 @@ type memory struct {
 	flows   flow.Set
 	ports   map[string]ovs.Port
 	epoch   uint64
+	known   uint64 // the epoch that was read back: before it, an agent cannot know better
 	down    bool
 	fail    func(flow.Diff) error // before the effect
 	lose    func(flow.Diff) error // after the effect: the answer is lost
@@ -98,6 +99,9 @@ func (m *memory) Flows(_ context.Context, filter ovs.FlowFilter) ([]flow.Stats, 
 	if m.down {
 		return nil, ovs.ErrUnavailable
 	}
+	if filter.Cookie == nil {
+		m.known = m.epoch
+	}
 	var all []flow.Stats
 	for _, f := range m.flows {
 		if filter.Cookie == nil || *filter.Cookie == f.Cookie {
@@ -125,13 +129,13 @@ func (m *memory) Apply(_ context.Context, d flow.Diff) error {
 	}
 	m.applied++
 	for _, f := range d.Delete {
-		if _, ok := m.flows[f.Key()]; !ok {
+		if _, ok := m.flows[f.Key()]; !ok && m.known == m.epoch {
 			m.defects = append(m.defects, fmt.Sprintf("deletes what is not there: %v", f))
 		}
 		delete(m.flows, f.Key())
 	}
 	for _, f := range d.Add {
-		if have, ok := m.flows[f.Key()]; ok && have.Equal(f) {
+		if have, ok := m.flows[f.Key()]; ok && have.Equal(f) && m.known == m.epoch {
 			m.defects = append(m.defects, fmt.Sprintf("adds what is there: %v", f))
 		}
 		m.flows.Put(f)
@@ -255,7 +259,8 @@ func TestRefusedObjectStopsNoOther(t *testing.T) {
 	if len(s.Refused) != 2 || s.Err != nil || s.Revision != 5 {
 		t.Errorf("status %+v", s)
 	}
-	// The switch changes its mind for one that changes, and only then.
+	// The switch changes its mind: what changes is tried again at once, what is gone is
+	// forgotten.
 	m.do(func() { m.refuse = nil })
 	feed.Publish(6, vport(7, "nu7"))
 	if err := a.WaitProgrammed(ctx, "v7"); err != nil {
@@ -268,6 +273,24 @@ func TestRefusedObjectStopsNoOther(t *testing.T) {
 		}
 		return m.wrong(feed)
 	})
+}
+
+func TestReadbackTriesRefusedObjectsAgain(t *testing.T) {
+	m, feed := newMemory(), tenant.NewFeed()
+	m.port("nu2", 2)
+	m.refuse = func(f flow.Flow) bool { return f.Table == 10 && f.Priority == 100 }
+	feed.Publish(1, append(base(), vport(2, "nu2"))...)
+	a, _ := start(t, Config{Feed: feed, Switch: m, Readback: 20 * time.Millisecond})
+	eventually(t, 5*time.Second, func() string {
+		if s := a.Status(); len(s.Refused) != 1 {
+			return fmt.Sprint(s.Refused)
+		}
+		return ""
+	})
+	m.mu.Lock()
+	m.refuse = nil
+	m.mu.Unlock()
+	eventually(t, 5*time.Second, func() string { return m.wrong(feed) })
 }
 
 func TestWaitSaysWhatIsMissing(t *testing.T) {

@@ -271,7 +271,7 @@ func TestTenThousandVports(t *testing.T) {
 		t.Fatal(w)
 	}
 	t.Logf("cold start: %d flows in %v", a.Status().Flows, cold.Round(time.Millisecond))
-	if cold > 3*time.Second {
+	if cold > 3*time.Second && !raceDetector {
 		t.Errorf("cold start took %v", cold)
 	}
 	const tries = 30
@@ -288,7 +288,7 @@ func TestTenThousandVports(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("one vport's change, programmed and read back: median %v, longest %v", took[tries/2], took[tries-1])
-	if took[tries/2] > 20*time.Millisecond {
+	if took[tries/2] > 20*time.Millisecond && !raceDetector {
 		t.Errorf("one vport's change takes %v", took[tries/2])
 	}
 }

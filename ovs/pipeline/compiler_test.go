@@ -39,6 +39,8 @@ func TestContradictions(t *testing.T) {
 	}{
 		{"two vports with one address", func(w *world) { w.vport("late", "app1/web", "10.0.1.11", 50) },
 			vportKey("late"), "address 10.0.1.11 belongs to vport app1/web-1", vportKey("app1/web-1")},
+		{"the later one, whatever its name", func(w *world) { w.vport("aaa", "app1/web", "10.0.1.11", 50) },
+			vportKey("aaa"), "address 10.0.1.11 belongs to vport app1/web-1", vportKey("app1/web-1")},
 		{"one address, here and on another host", func(w *world) { w.vport("late", "app1/web", "10.0.1.99", 50) },
 			vportKey("late"), "address 10.0.1.99 belongs to vport app1/web-far", vportKey("app1/web-far")},
 		{"two vports with one MAC", func(w *world) {
