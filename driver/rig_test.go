@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -192,12 +191,7 @@ func (r *rig) ok(err error) {
 	}
 }
 
-// id is an ID as Docker makes them.
-func id(kind string, n int) string {
-	text := fmt.Sprintf("%x%08x", kind, n)
-	return (text + strings.Repeat("0", 64))[:64]
-}
-
+// IDs as Docker makes them.
 func netID(n int) string { return fmt.Sprintf("%012x", 0xa00000000000+n) + strings.Repeat("a", 52) }
 func epID(n int) string  { return fmt.Sprintf("%011x", 0xe0000000000+n) + strings.Repeat("e", 53) }
 
@@ -336,4 +330,15 @@ func set(ids ...string) map[string]bool {
 	return s
 }
 
-var _ = maps.Keys[map[string]bool]
+func sortStrings(s []string) []string { slices.Sort(s); return s }
+
+func (r *rig) pathOf(zone string) (p tenant.Path) {
+	r.store.Feed().View(func(st *tenant.State) {
+		for _, s := range st.Subnets {
+			if z := st.Zones[s.ZoneID]; z.Name == zone {
+				p.Subnet, p.Zone = *s, *z
+			}
+		}
+	})
+	return p
+}
