@@ -27,10 +27,6 @@ const (
 	Reg13
 	Reg14
 	Reg15
-	XXReg0 // Reg0 (most significant) to Reg3 as one; a match on it becomes matches on the four
-	XXReg1
-	XXReg2
-	XXReg3
 	TunID
 	TunSrc
 	TunDst
@@ -71,6 +67,10 @@ const (
 	SCTPSrc
 	SCTPDst
 	TCPFlags
+	XXReg0 // Reg0 (most significant) to Reg3 as one; a match on it becomes matches on the four
+	XXReg1
+	XXReg2
+	XXReg3
 	NumFields // the number of fields
 )
 
@@ -220,17 +220,14 @@ func (f Field) size() int { return int(fields[f].bits+7) / 8 }
 func (f Field) String() string { return fields[f].name }
 
 // Ones is the mask of an exact match on the field.
-func (f Field) Ones() (m Bytes) {
-	bits := int(fields[f].bits)
-	for i := 15; bits > 0; i, bits = i-1, bits-8 {
-		m[i] = byte(1<<min(bits, 8) - 1)
-	}
-	return m
-}
+func (f Field) Ones() Bytes { return exact[f] }
 
 var exact = func() (t [NumFields]Bytes) {
 	for f := range t {
-		t[f] = Field(f).Ones()
+		bits := int(fields[f].bits)
+		for i := 15; bits > 0; i, bits = i-1, bits-8 {
+			t[f][i] = byte(1<<min(bits, 8) - 1)
+		}
 	}
 	return t
 }()

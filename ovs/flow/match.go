@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"math/bits"
 	"net/netip"
 	"strings"
 )
@@ -54,16 +55,16 @@ func EqIP(f Field, a netip.Addr) FieldMatch {
 // InPrefix matches the addresses of a prefix; of a prefix of length 0, all packets of
 // the address family. It panics on a prefix of the other family.
 func InPrefix(f Field, p netip.Prefix) FieldMatch {
-	a, bits := p.Addr().Unmap(), p.Bits()
+	a, n := p.Addr().Unmap(), p.Bits()
 	if p.Addr().Is4In6() {
-		bits -= 96
+		n -= 96
 	}
-	if bits < 0 || a.BitLen() != int(f.Bits()) || (fields[f].kind != ipv4 && fields[f].kind != ipv6) {
+	if n < 0 || a.BitLen() != int(f.Bits()) || (fields[f].kind != ipv4 && fields[f].kind != ipv6) {
 		panic(fmt.Sprintf("flow: %v is no prefix for %v", p, f))
 	}
 	c := FieldMatch{Field: f}
 	off := 16 - a.BitLen()/8
-	for i := range bits {
+	for i := range n {
 		c.Mask[off+i/8] |= 0x80 >> (i % 8)
 	}
 	if a.Is4() {
@@ -234,19 +235,25 @@ func decodeCond(s string) FieldMatch {
 
 // A builder gathers conditions by field.
 type builder struct {
-	has  [NumFields]bool
-	cond [NumFields]FieldMatch
+	has  uint64 // bit f: there is a condition on field f
+	cond [XXReg0]FieldMatch
 }
 
+var _ [64 - XXReg0]struct{} // builder.has has a bit for each field below
+
 func (b *builder) put(c *FieldMatch) {
-	if c.Field >= XXReg0 && c.Field <= XXReg3 {
+	if c.Field >= XXReg0 {
 		b.putQuad(c)
 		return
 	}
-	if b.has[c.Field] && b.cond[c.Field] != *c {
-		panic(fmt.Sprintf("flow: two conditions on %v", c.Field))
+	if b.has&(1<<c.Field) != 0 {
+		if b.cond[c.Field] != *c {
+			panic(fmt.Sprintf("flow: two conditions on %v", c.Field))
+		}
+		return
 	}
-	b.has[c.Field], b.cond[c.Field] = true, *c
+	b.has |= 1 << c.Field
+	b.cond[c.Field] = *c
 }
 
 func (b *builder) putQuad(c *FieldMatch) {
@@ -261,20 +268,17 @@ func (b *builder) putQuad(c *FieldMatch) {
 }
 
 func (b *builder) match(foreign string) Match {
-	for f := range b.has {
-		if b.has[f] {
-			for _, im := range fields[f].implies {
-				if !b.has[im.field] {
-					b.has[im.field], b.cond[im.field] = true, Eq(im.field, im.value)
-				}
+	for rest := b.has; rest != 0; rest &= rest - 1 {
+		for _, im := range fields[bits.TrailingZeros64(rest)].implies {
+			if b.has&(1<<im.field) == 0 {
+				c := Eq(im.field, im.value)
+				b.put(&c)
 			}
 		}
 	}
 	buf := make([]byte, 0, 256)
-	for f := range b.has {
-		if b.has[f] {
-			buf = appendCond(buf, &b.cond[f])
-		}
+	for rest := b.has; rest != 0; rest &= rest - 1 {
+		buf = appendCond(buf, &b.cond[bits.TrailingZeros64(rest)])
 	}
 	if foreign != "" {
 		buf = append(append(buf, foreignMark), foreign...)

@@ -264,7 +264,7 @@ func decodeOXMs(b []byte) (m flow.Match, err error) {
 		switch {
 		case err != nil:
 			return m, err
-		case !x.known, x.field >= flow.XXReg0 && x.field <= flow.XXReg3:
+		case !x.known, x.field >= flow.XXReg0:
 			foreign = append(foreign, b[:len(b)-len(rest)]...)
 		case seen[x.field]:
 			return m, fmt.Errorf("openflow: match has %v twice", x.field)
