@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -100,3 +102,28 @@ type clock struct{ ahead atomic.Int64 }
 
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
 func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
+
+// fill leases n addresses of a subnet.
+func fill(t testing.TB, e *engine, sub tenant.Subnet, n int) {
+	t.Helper()
+	var wg sync.WaitGroup
+	const workers = 16
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n; i += workers {
+				l := tenant.Lease{SubnetID: sub.ID, Address: address(number(sub.CIDR.Addr()) + 2 + uint32(i)), State: tenant.LeaseBound, MAC: mac(i), Host: "h9", Use: tenant.UseEndpoint}
+				if _, err := e.store.PutLease(context.Background(), l); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func report(b *testing.B, took []time.Duration) {
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}
