@@ -106,6 +106,7 @@ func (b *Bridge) refresh(s *session) {
 	s.mu.Lock()
 	v := s.tables.look(b.conf.Bridge)
 	s.mu.Unlock()
+	v.follow(b.view)
 	same := samePorts(b.view, v) && b.session == s
 	b.numbers.see(b.view, v, time.Now())
 	settled := v.settled() != b.view.settled()

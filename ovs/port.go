@@ -34,8 +34,9 @@ type Port struct {
 
 // EnsurePort makes the port if the bridge has none of that name, and returns it, without
 // waiting for ovs-vswitchd. A new port asks for a number that no port has or had lately;
-// a port that exists keeps its number, gets the type and the options of the spec and the
-// spec's external IDs beside those that it has. It may be repeated and called
+// a port that exists keeps its number unless it has an Error, gets the type and the options of the spec and the
+// spec's external IDs beside those that it has. After a link was deleted and made again
+// under its name, DeletePort comes first: its loss may not have been seen yet. It may be repeated and called
 // concurrently, also for one name. Ports shows the port when it returns.
 //
 // A connection that is being restored is waited for shortly; then, or at ctx's end, the
@@ -57,6 +58,9 @@ func (b *Bridge) EnsurePort(ctx context.Context, spec PortSpec) (Port, error) {
 		var ops []operation
 		if m, exists := v.ports[spec.Name]; exists {
 			if ops = b.alter(v, m, spec, &number); len(ops) == 0 {
+				if m.Error != "" {
+					m.OFPort = uint32(m.row.OFPortRequest)
+				}
 				return m.Port, nil
 			}
 		} else if number, err = b.take(spec.Name, v); err != nil {
@@ -100,7 +104,10 @@ func (b *Bridge) alter(v view, m member, spec PortSpec, number *uint32) []operat
 	if !maps.Equal(m.row.Options, spec.Options) {
 		row["options"] = textMap(spec.Options)
 	}
-	if m.OFPort == 0 { // somebody made it without a number, and ovs-vswitchd gave none yet
+	// Without a number: somebody made it, and ovs-vswitchd gave none yet. With an error: a
+	// new number is what makes ovs-vswitchd open the link anew (see follow).
+	asked := *number != 0 && m.row.OFPortRequest == int(*number)
+	if (m.OFPort == 0 || m.Error != "") && !asked {
 		if n, err := b.take(spec.Name, v); err == nil {
 			*number, row["ofport_request"] = n, int(n)
 		}

@@ -56,7 +56,8 @@ func (r *portRow) fields() map[string]target {
 
 func (r *interfaceRow) fields() map[string]target {
 	return map[string]target{"name": &r.Name, "type": &r.Type, "options": &r.Options, "ofport": &r.OFPort,
-		"ofport_request": &r.OFPortRequest, "error": &r.Error, "external_ids": &r.ExternalIDs}
+		"ofport_request": &r.OFPortRequest, "error": &r.Error, "external_ids": &r.ExternalIDs,
+		"ifindex": &r.IfIndex, "mac_in_use": &r.MACInUse}
 }
 
 // change is one row of an update: exactly one of its members is there, and delete's is null.
@@ -154,8 +155,8 @@ func assign(f target, v json.RawMessage, difference bool) error {
 	}
 	switch f := f.(type) {
 	case *string:
-		*f = ""
-		return unmarshalIf(atom, f)
+		*f, err = text(atom)
+		return err
 	case *bool:
 		*f = false
 		return unmarshalIf(atom, f)
@@ -192,13 +193,8 @@ func elements(v json.RawMessage) ([]json.RawMessage, error) {
 func assignSet(s *[]string, atoms []json.RawMessage, difference bool) error {
 	texts := make([]string, len(atoms))
 	for i, a := range atoms {
-		if len(a) > 0 && a[0] == '[' {
-			var uuid [2]string
-			if err := json.Unmarshal(a, &uuid); err != nil {
-				return err
-			}
-			texts[i] = uuid[1]
-		} else if err := json.Unmarshal(a, &texts[i]); err != nil {
+		var err error
+		if texts[i], err = text(a); err != nil {
 			return err
 		}
 	}
@@ -220,6 +216,21 @@ func assignSet(s *[]string, atoms []json.RawMessage, difference bool) error {
 	}
 	*s = slices.AppendSeq(next, maps.Keys(came))
 	return nil
+}
+
+// text is an atom as text: a string, the UUID of a row, or anything else as it is written.
+func text(atom json.RawMessage) (s string, err error) {
+	switch {
+	case len(atom) > 0 && atom[0] == '"':
+		err = json.Unmarshal(atom, &s)
+	case len(atom) > 0 && atom[0] == '[':
+		var uuid [2]string
+		err = json.Unmarshal(atom, &uuid)
+		s = uuid[1]
+	default:
+		s = string(atom)
+	}
+	return s, err
 }
 
 func assignMap(m *map[string]string, v json.RawMessage, difference bool) error {

@@ -30,6 +30,8 @@ type (
 		OFPort               int // 0 until ovs-vswitchd has chosen, -1 if it cannot
 		OFPortRequest        int
 		Error                string
+		IfIndex              string // ephemeral, as MACInUse is: empty until ovs-vswitchd writes it
+		MACInUse             string
 	}
 )
 
@@ -55,6 +57,8 @@ type member struct {
 	Port
 	row  *interfaceRow
 	port *portRow
+	link string // the last index of its link that was seen
+	deaf bool   // see follow
 }
 
 // look is the view of one bridge.
@@ -99,16 +103,46 @@ func (r *interfaceRow) toPort() Port {
 	} else {
 		p.OFPort = uint32(r.OFPortRequest)
 	}
-	if r.OFPort < 0 && p.Error == "" {
+	switch {
+	case p.Error != "":
+	case r.OFPort < 0:
 		p.Error = "ovs-vswitchd could not add it; its log says why"
+	case r.vanished():
+		p.Error, p.Confirmed = "its link has vanished", false
 	}
 	return p
+}
+
+// vanished tells whether the link of a port has gone since ovs-vswitchd took it up, which
+// the userspace datapath does not call an error. (A dummy has no index, but an address.)
+func (r *interfaceRow) vanished() bool {
+	return r.IfIndex == "0" && r.MACInUse == "" && r.OFPort > 0
+}
+
+// follow carries over what only a sequence of views tells: in the userspace datapath a
+// port stays with a link that was deleted, and is deaf to another of the same name,
+// until ovs-vswitchd opens it anew for another number.
+func (v view) follow(old view) {
+	for name, m := range v.ports {
+		m.link = m.row.IfIndex
+		before, known := old.ports[name]
+		if known && before.row.UUID == m.row.UUID && before.row.OFPort == m.row.OFPort {
+			if m.link == "" || m.link == "0" {
+				m.link = before.link
+			}
+			m.deaf = before.deaf || v.bridge.datapath() == Netdev && before.link != "" && m.link != before.link
+		}
+		if m.deaf && m.Error == "" {
+			m.Error, m.Confirmed = "its link was deleted and another made", false
+		}
+		v.ports[name] = m
+	}
 }
 
 // samePorts tells whether two views are the same to a reader of Ports.
 func samePorts(a, b view) bool {
 	return (a.bridge == nil) == (b.bridge == nil) && maps.EqualFunc(a.ports, b.ports, func(x, y member) bool {
-		return x.row == y.row || x.OFPort == y.OFPort && x.Confirmed == y.Confirmed && x.Type == y.Type &&
+		return x.OFPort == y.OFPort && x.Confirmed == y.Confirmed && x.Type == y.Type &&
 			x.Error == y.Error && maps.Equal(x.ExternalIDs, y.ExternalIDs)
 	})
 }

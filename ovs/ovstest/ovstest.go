@@ -40,7 +40,8 @@ type OVS struct {
 }
 
 type config struct {
-	netdev  bool
+	real    bool // no dummies
+	system  bool
 	netns   string
 	stopped bool
 }
@@ -50,7 +51,11 @@ type Option func(*config)
 
 // Netdev uses the real userspace datapath (datapath_type=netdev) instead of the dummy
 // one: ports are then the links of the network namespace, and packets flow.
-func Netdev() Option { return func(c *config) { c.netdev = true } }
+func Netdev() Option { return func(c *config) { c.real = true } }
+
+// System is Netdev, and the kernel's datapath beside it if the kernel has one. It comes
+// with InNetNS only: a datapath of the kernel's belongs to a network namespace.
+func System() Option { return func(c *config) { c.real, c.system = true, true } }
 
 // InNetNS runs both daemons in the network namespace of that path ("/run/netns/NAME").
 func InNetNS(path string) Option { return func(c *config) { c.netns = path } }
@@ -70,6 +75,9 @@ func Start(t testing.TB, opts ...Option) *OVS {
 		opt(&o.conf)
 	}
 	require(t)
+	if o.conf.system && o.conf.netns == "" {
+		t.Fatal("ovstest: System without InNetNS would use the datapath of this machine")
+	}
 	// A unix socket's path has at most 107 bytes: t.TempDir is too long for that.
 	dir, err := os.MkdirTemp("", "ovs")
 	if err != nil {
@@ -138,8 +146,11 @@ func (o *OVS) StartVswitchd() {
 	}
 	ctl := filepath.Join(o.RunDir, "vswitchd.ctl")
 	os.Remove(ctl)
-	args := []string{"unix:" + o.DB, "--disable-system", "--unixctl=" + ctl}
-	if !o.conf.netdev {
+	args := []string{"unix:" + o.DB, "--unixctl=" + ctl}
+	if !o.conf.system {
+		args = append(args, "--disable-system")
+	}
+	if !o.conf.real {
 		args = append(args, "--enable-dummy=override")
 	}
 	o.vswitch = o.launch("ovs-vswitchd", args...)
@@ -159,6 +170,12 @@ func (o *OVS) StopVswitchd() { o.vswitch = o.vswitch.end(syscall.SIGTERM) }
 
 // KillVswitchd ends ovs-vswitchd with SIGKILL.
 func (o *OVS) KillVswitchd() { o.vswitch = o.vswitch.end(syscall.SIGKILL) }
+
+// SignalDB sends ovsdb-server a signal: SIGSTOP makes it hang, SIGCONT ends that.
+func (o *OVS) SignalDB(sig syscall.Signal) { o.server.cmd.Process.Signal(sig) }
+
+// SignalVswitchd sends ovs-vswitchd a signal.
+func (o *OVS) SignalVswitchd(sig syscall.Signal) { o.vswitch.cmd.Process.Signal(sig) }
 
 // answers waits until a daemon accepts connections on a socket.
 func (o *OVS) answers(d *daemon, socket string) {
@@ -271,7 +288,7 @@ func (o *OVS) AddPort(bridge, name string, number uint32) {
 	o.t.Helper()
 	args := []string{"add-port", bridge, name, "--", "set", "interface", name,
 		fmt.Sprintf("ofport_request=%d", number)}
-	if !o.conf.netdev {
+	if !o.conf.real {
 		args = append(args, "type=dummy")
 	}
 	o.Vsctl(args...)
