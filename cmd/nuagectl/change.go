@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// applied is the answer to an apply.
+type applied struct {
+	Changes []struct{ Op, Kind, Path, Detail string }
+	Done    int
+}
+
+func (c *command) apply() *cobra.Command {
+	var file string
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Bring tenant networks to what a file says",
+		Long: `Create what the file names and does not exist yet, and update what differs. Nothing is
+ever deleted. Everything is checked first: a file with a mistake changes nothing.`,
+		Example: `  nuagectl apply -f app1.yaml
+  nuagectl apply -f app1.yaml --dry-run
+  nuagectl export App1 | sed s/App1/App2/ | nuagectl apply -f -`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			text, err := readFile(cmd.InOrStdin(), file)
+			if err != nil {
+				return err
+			}
+			query := url.Values{}
+			if dryRun {
+				query.Set("dryRun", "true")
+			}
+			answer, err := c.client.do(cmd.Context(), http.MethodPost, "/nuage/v1/apply", query, bytes.NewReader(text))
+			if refused := (*refusal)(nil); err != nil && !errors.As(err, &refused) {
+				return err
+			}
+			var a applied
+			if jsonErr := json.Unmarshal(answer, &a); jsonErr != nil {
+				return fmt.Errorf("answer: %w", jsonErr)
+			}
+			return a.report(cmd.OutOrStdout(), dryRun, err)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "filename", "f", "", "`FILE` to apply, or - for standard input")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be changed, and change nothing")
+	_ = cmd.MarkFlagRequired("filename") // the flag is there
+	return cmd
+}
+
+func readFile(in io.Reader, name string) ([]byte, error) {
+	if name != "-" {
+		return os.ReadFile(name)
+	}
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return nil, fmt.Errorf("standard input: %w", err)
+	}
+	return text, nil
+}
+
+// report says what was changed, up to an error in the midst of it.
+func (a *applied) report(w io.Writer, dryRun bool, err error) error {
+	shown := a.Changes[:min(a.Done, len(a.Changes))]
+	if dryRun {
+		shown = a.Changes
+	}
+	for _, ch := range shown {
+		line := fmt.Sprintf("%s %s %s", ch.Op, strings.TrimSuffix(ch.Kind, "s"), ch.Path)
+		if ch.Detail != "" {
+			line += ": " + ch.Detail
+		}
+		fmt.Fprintln(w, escape(line))
+	}
+	switch n := len(a.Changes); {
+	case err != nil && n > 0:
+		return fmt.Errorf("%w\n%d of %d changes are made; apply the file again to make the rest", err, a.Done, n)
+	case err != nil:
+		return err
+	case n == 0:
+		fmt.Fprintln(w, "Nothing to change.")
+	case dryRun:
+		fmt.Fprintf(w, "%d changes would be made.\n", n)
+	default:
+		fmt.Fprintf(w, "%d changes made.\n", n)
+	}
+	return nil
+}
+
+func (c *command) export() *cobra.Command {
+	var enterprise string
+	cmd := &cobra.Command{
+		Use:   "export [DOMAIN]",
+		Short: "Print tenant networks as a file for apply",
+		Example: `  nuagectl export > all.yaml
+  nuagectl export App1 --enterprise DCEnterprise`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in := place{enterprise: enterprise, domain: strings.Join(args, "")}
+			text, err := c.client.do(cmd.Context(), http.MethodGet, "/nuage/v1/export", in.query(""), nil)
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text) // YAML has what does not print in quotes and escaped
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&enterprise, "enterprise", "e", "", "only the enterprise of this `NAME`")
+	return cmd
+}
+
+func (c *command) delete() *cobra.Command {
+	var in place
+	cmd := &cobra.Command{
+		Use:   "delete KIND NAME",
+		Short: "Delete an enterprise, domain, zone, subnet or vport",
+		Long:  `Delete the object of that name or ID. What still contains something is refused.`,
+		Example: `  nuagectl delete subnet PrivateSubnet --domain App1 --zone DockerZone
+  nuagectl delete enterprise DCEnterprise`,
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: completeKind,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := findKind(args[0])
+			if err != nil {
+				return err
+			}
+			if k.keep != "" {
+				return usagef("%s are removed by %s, not by nuagectl", k.name, k.keep)
+			}
+			id, err := c.resolve(cmd, k, in.query(args[1]), args[1])
+			if err != nil {
+				return err
+			}
+			if _, err := c.client.do(cmd.Context(), http.MethodDelete, "/nuage/api/v6/"+k.name+"/"+url.PathEscape(id), nil, nil); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %s deleted.\n", k.singular(), escape(args[1]))
+			return nil
+		},
+	}
+	in.flags(cmd)
+	return cmd
+}
+
+// resolve is the ID of the only object meant.
+func (c *command) resolve(cmd *cobra.Command, k kind, query url.Values, name string) (string, error) {
+	var list []object
+	if err := c.client.get(cmd.Context(), "/nuage/v1/"+k.name, query, &list); err != nil {
+		return "", err
+	}
+	switch len(list) {
+	case 0:
+		return "", fmt.Errorf("%s %s not found", k.singular(), name)
+	case 1:
+		return list[0].text("id"), nil
+	}
+	var where []string
+	for _, o := range list {
+		var path []string
+		for _, p := range []string{"enterprise", "domain", "zone", "subnet"} {
+			if v := o.text(p); v != "" {
+				path = append(path, v)
+			}
+		}
+		where = append(where, fmt.Sprintf("  %s (%s)", strings.Join(append(path, name), "/"), o.text("id")))
+	}
+	return "", fmt.Errorf("there are %d %s called %s; say which by --enterprise, --domain, --zone, --subnet, or by its ID:\n%s",
+		len(list), k.name, name, strings.Join(where, "\n"))
+}

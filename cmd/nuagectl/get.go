@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// kind is one class of object that can be shown.
+type kind struct {
+	name    string // as in the API: "subnets"
+	aliases []string
+	columns []column
+	wide    []column // beside columns
+	// keep says who deletes these objects, if nuagectl cannot.
+	keep string
+}
+
+var (
+	inEnterprise = []column{key("ENTERPRISE", "enterprise")}
+	inDomain     = append(slices.Clone(inEnterprise), key("DOMAIN", "domain"))
+	inZone       = append(slices.Clone(inDomain), key("ZONE", "zone"))
+	inSubnet     = append(slices.Clone(inZone), key("SUBNET", "subnet"))
+)
+
+var kinds = []kind{
+	{
+		name: "enterprises", aliases: []string{"enterprise", "ent"},
+		columns: []column{key("NAME", "name"), key("DOMAINS", "domains"), key("DESCRIPTION", "description")},
+		wide:    []column{key("CUSTOMER", "customerID"), key("ID", "id")},
+	}, {
+		name: "domains", aliases: []string{"domain", "dom"},
+		columns: columns(inEnterprise, key("NAME", "name"), key("ZONES", "zones"), key("SUBNETS", "subnets"), key("VPORTS", "vports")),
+		wide:    []column{key("VNI", "vni"), key("DESCRIPTION", "description"), key("ID", "id")},
+	}, {
+		name: "zones", aliases: []string{"zone"},
+		columns: columns(inDomain, key("NAME", "name"), key("SUBNETS", "subnets"), key("VPORTS", "vports")),
+		wide:    []column{key("DESCRIPTION", "description"), key("ID", "id")},
+	}, {
+		name: "subnets", aliases: []string{"subnet", "sub"},
+		columns: columns(inZone, key("NAME", "name"), key("ADDRESS", "address"), key("GATEWAY", "gateway"), key("VPORTS", "vports")),
+		wide: []column{key("NETWORKS", "networks"), key("VNI", "vni"), key("DOCKER'S", "dockerOwned"),
+			key("DESCRIPTION", "description"), key("ID", "id")},
+	}, {
+		name: "vports", aliases: []string{"vport", "vp"},
+		columns: columns(inSubnet, key("NAME", "name"), key("TYPE", "type"), key("IPV4", "ipv4"), key("HOST", "host"), column{"STATE", vportState}),
+		wide: []column{key("MAC", "mac"), key("INTERFACE", "interface"), key("CONTAINER", "owner.containerName"),
+			key("GROUPS", "policyGroups"), key("USER", "user"), key("ID", "id")},
+	}, {
+		name: "networks", aliases: []string{"network", "net"}, keep: "docker network rm",
+		columns: slices.Concat([]column{{"ID", shortID}, key("HOST", "host")}, inSubnet,
+			[]column{key("ADDRESS", "address"), key("ADDRESSES BY", "mode"), key("VPORTS", "vports")}),
+		wide: []column{key("GATEWAY", "gateway"), key("MTU", "mtu"), key("INTERNAL", "internal"), key("FULL ID", "id")},
+	}, {
+		name: "hosts", aliases: []string{"host"}, keep: "the plugin of the host",
+		columns: []column{key("NAME", "name"), key("VTEP", "vtep"), key("VERSION", "version"), key("VPORTS", "vports"), key("NETWORKS", "networks")},
+		wide:    []column{key("CREATED", "created")},
+	},
+}
+
+func columns(place []column, own ...column) []column { return slices.Concat(place, own) }
+
+// vportState says in the table itself why a vport is not attached.
+func vportState(o object) string {
+	if e := o.text("error"); e != "" {
+		return o.text("state") + ": " + e
+	}
+	return o.text("state")
+}
+
+// shortID is as docker network ls shows it.
+func shortID(o object) string {
+	id := o.text("id")
+	return id[:min(12, len(id))]
+}
+
+func findKind(word string) (kind, error) {
+	for _, k := range kinds {
+		if k.name == word || slices.Contains(k.aliases, word) {
+			return k, nil
+		}
+	}
+	return kind{}, usagef("unknown kind %q: it is one of %s", word, strings.Join(kindNames(), ", "))
+}
+
+func kindNames() []string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// singular is the kind's word for one object.
+func (k kind) singular() string { return k.aliases[0] }
+
+// place is the flags that narrow what is meant to what is in an enterprise, domain, …
+type place struct{ enterprise, domain, zone, subnet string }
+
+func (p *place) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&p.enterprise, "enterprise", "e", "", "only in the enterprise of this `NAME`")
+	cmd.Flags().StringVarP(&p.domain, "domain", "d", "", "only in the domain of this `NAME`")
+	cmd.Flags().StringVarP(&p.zone, "zone", "z", "", "only in the zone of this `NAME`")
+	cmd.Flags().StringVarP(&p.subnet, "subnet", "s", "", "only in the subnet of this `NAME`")
+}
+
+func (p *place) query(name string) url.Values {
+	q := url.Values{}
+	for k, v := range map[string]string{"enterprise": p.enterprise, "domain": p.domain, "zone": p.zone, "subnet": p.subnet, "name": name} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	return q
+}
+
+func (c *command) get() *cobra.Command {
+	var in place
+	var output string
+	cmd := &cobra.Command{
+		Use:   "get KIND [NAME]",
+		Short: "Show objects: " + strings.Join(kindNames(), ", "),
+		Long: `Show the objects of a kind, or the one of that name or ID.
+
+Kinds: ` + strings.Join(kindNames(), ", ") + `; also in the singular and short (ent, dom, sub, vp, net).`,
+		Example: `  nuagectl get enterprises
+  nuagectl get subnets --enterprise DCEnterprise --domain App1
+  nuagectl get vports -o wide
+  nuagectl get vport web-1 -o yaml`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: completeKind,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			k, err := findKind(args[0])
+			if err != nil {
+				return err
+			}
+			if !slices.Contains(outputs, output) {
+				return usagef("unknown output %q: it is one of %s", output, strings.Join(outputs, ", "))
+			}
+			name := strings.Join(args[1:], "")
+			text, err := c.client.do(cmd.Context(), http.MethodGet, "/nuage/v1/"+k.name, in.query(name), nil)
+			if err != nil {
+				return err
+			}
+			list, err := decodeObjects(text)
+			if err != nil {
+				return err
+			}
+			if name != "" && len(list) == 0 {
+				return fmt.Errorf("%s %s not found", k.singular(), name)
+			}
+			return k.write(cmd, output, text, list)
+		},
+	}
+	in.flags(cmd)
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "one of "+strings.Join(outputs, ", "))
+	return cmd
+}
+
+var outputs = []string{"table", "wide", "json", "yaml"}
+
+func (k kind) write(cmd *cobra.Command, output string, text []byte, list []object) error {
+	out := cmd.OutOrStdout()
+	switch {
+	case output == "json":
+		return writeJSON(out, text)
+	case output == "yaml":
+		return writeYAML(out, text)
+	case len(list) == 0:
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "There are no %s.\n", k.name)
+		return err
+	case output == "wide":
+		return writeTable(out, slices.Concat(k.columns, k.wide), list)
+	}
+	return writeTable(out, k.columns, list)
+}
+
+func completeKind(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return kindNames(), cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,112 @@
+// Command nuagectl shows and changes the tenant networks of nuage. It is a client of the
+// REST API, by default over the unix socket of the plugin on this host, and of nothing
+// else: it never reads the plugin's state, the store, the switch or Docker itself.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1 // refused or failed; the reason is on stderr
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the command with everything that it touches but the network and files.
+func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	c := &command{}
+	root := c.root()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	called, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintf(errOut, "nuagectl: %s\n", escapeLines(err.Error()))
+	if usage := (*usageError)(nil); c.started && !errors.As(err, &usage) {
+		return exitFailed
+	}
+	fmt.Fprintf(errOut, "See '%s --help'.\n", called.CommandPath())
+	return exitUsage
+}
+
+// usageError is a mistake on the command line that only the command itself can see.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// command holds the global flags. Until started, an error is one of usage: the library
+// refuses flags and arguments with plain errors.
+type command struct {
+	socket, server string
+	started        bool
+	client         *client
+}
+
+func (c *command) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "nuagectl",
+		Short: "Show and change the tenant networks of nuage",
+		Example: `  nuagectl status
+  nuagectl get subnets --domain App1
+  nuagectl apply -f app1.yaml --dry-run`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.PersistentFlags().StringVar(&c.socket, "socket", "/run/nuage/api.sock", "`PATH` of the plugin's socket on this host")
+	root.PersistentFlags().StringVar(&c.server, "server", "", "`URL` of a controller instead, such as https://HOST:8443")
+	root.MarkFlagsMutuallyExclusive("socket", "server")
+	for _, sub := range []*cobra.Command{c.get(), c.status(), c.apply(), c.export(), c.delete(), c.version()} {
+		body := sub.RunE
+		sub.RunE = func(cmd *cobra.Command, args []string) (err error) {
+			if c.client, err = newClient(c.socket, c.server); err != nil {
+				return err
+			}
+			c.started = true
+			return body(cmd, args)
+		}
+		root.AddCommand(sub)
+	}
+	return root
+}
+
+func (c *command) version() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Show the version of nuagectl and of the plugin",
+		Example: "  nuagectl version",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintf(cmd.OutOrStdout(), "nuagectl      %s\n", version)
+			var v struct{ Version string }
+			if err := c.client.get(cmd.Context(), "/nuage/v1/version", nil, &v); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "nuage-plugin  %s\n", escape(v.Version))
+			return nil
+		},
+	}
+}
