@@ -143,7 +143,7 @@ func TestFlowsPerObject(t *testing.T) {
 const (
 	flowsPerLocalVport  = 12
 	flowsPerRemoteVport = 3
-	flowsPerSubnet      = 5
+	flowsPerSubnet      = 4
 	flowsPerDomain      = 7
 	flowsPerSwitch      = 16
 )

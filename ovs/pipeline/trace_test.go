@@ -294,10 +294,12 @@ func TestAnswersAreWellFormed(t *testing.T) {
 			}
 		}
 	}
-	text := l.ovs.Trace(bridge, "in_port=10,dl_src="+me.MAC.String()+",dl_dst="+tenant.GatewayMAC.String()+
-		",icmp,nw_src=10.0.1.11,nw_dst=10.0.1.1,nw_ttl=64,nw_frag=later")
-	if !back.MatchString(text) || !strings.Contains(text, "nw_dst=10.0.1.11") {
-		t.Errorf("a later fragment of an echo is not answered:\n%s", text)
+	for _, frag := range []string{"first", "later"} {
+		text := l.ovs.Trace(bridge, "in_port=10,dl_src="+me.MAC.String()+",dl_dst="+tenant.GatewayMAC.String()+
+			",icmp,nw_src=10.0.1.11,nw_dst=10.0.1.1,nw_ttl=64,icmp_type=8,nw_frag="+frag)
+		if got := reasonOf(text); got != tenant.ReasonToGateway {
+			t.Errorf("the %s fragment of an echo: %q\n%s", frag, got, text)
+		}
 	}
 }
 
