@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 // defaultPriority is the one that ovs-ofctl does not print.
@@ -52,8 +53,8 @@ func (m Match) String() string {
 
 // String is the key as ovs-ofctl prints the flow, without its actions.
 func (k Key) String() string {
-	b := Flow{Table: k.Table, Priority: k.Priority, Match: k.Match}.AppendText(nil)
-	return string(b[:len(b)-len(" actions=drop")])
+	s := Flow{Table: k.Table, Priority: k.Priority, Match: k.Match}.String()
+	return strings.TrimRight(strings.TrimSuffix(s, "actions=drop"), ", ")
 }
 
 // appendText appends each condition with a comma behind.

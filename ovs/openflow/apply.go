@@ -12,14 +12,12 @@ const (
 	bundleCommit  = 4
 	bundleDiscard = 6
 	bundleFlags   = 3 // atomic, ordered
-
-	bundleHeader = headerLen + 8
 )
 
 // Apply deletes and adds flows, in that order, as one: packets meet all of the change or
 // none, and if the switch refuses a part, nothing is changed and the error is an *Error
-// that holds the flow. An add of an existing identity replaces its value and begins its
-// counters anew; a delete of what is not there is fine. If the context ends or the
+// that holds the flow. An add of an existing identity replaces its value and keeps its
+// counters; a delete of what is not there is fine. If the context ends or the
 // connection breaks, the change may have been made or not, but never in part.
 func (c *Conn) Apply(ctx context.Context, d flow.Diff) error {
 	if d.Empty() {

@@ -280,6 +280,11 @@ func TestPackets(t *testing.T) {
 	if s := stats(); s.Packets != 1 || s.Bytes != uint64(len(packet)) || s.Duration <= 0 || s.Duration > time.Minute {
 		t.Errorf("counted %+v", s)
 	}
+	up.Actions = nil
+	f.apply(t, flow.Diff{Add: []flow.Flow{up}})
+	if s := stats(); s.Packets != 1 || !s.Equal(up) {
+		t.Errorf("after a replacement: %+v", s)
+	}
 	if err := f.PacketOut(ctx, 11, []flow.Action{flow.OutputReg{}}, packet); err == nil {
 		t.Error("an unsayable packet out is no error")
 	}

@@ -33,7 +33,7 @@ func decodeError(m message) *Error {
 	e := &Error{Type: be.Uint16(m.body), Code: be.Uint16(m.body[2:])}
 	ok := false
 	if e.Type != errorExperimenter {
-		e.Name, ok = errorNames[uint32(e.Type)<<16|uint32(e.Code)]
+		e.Name, ok = errorNames[[2]uint16{e.Type, e.Code}]
 	} else if len(m.body) >= 8 && be.Uint32(m.body[4:]) == vendorNicira {
 		e.Name, ok = extensionErrorNames[e.Code]
 	}

@@ -19,7 +19,7 @@ const (
 )
 
 // An oxmField is how a field is written: class and number of its header, bytes of its
-// value. With nxm, actions that take a bare header use that older one.
+// value.
 type oxmField struct {
 	class uint16
 	num   uint8
