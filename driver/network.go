@@ -210,6 +210,10 @@ func (d *Driver) removeNetwork(ctx context.Context, n *network) error {
 	if err := d.Store.Ready(); err != nil {
 		return err // the feed may be older than the network
 	}
+	if v := d.vportOf(n.Network.ID); v != "" {
+		// The subnet could not go yet, and later nobody would come back for it.
+		return tenant.Errorf(tenant.ErrConflict, "vport %s is still on it", v)
+	}
 	if err := d.Store.DeleteNetwork(ctx, n.Network.ID); err != nil {
 		return err
 	}
@@ -229,6 +233,18 @@ func (d *Driver) removeNetwork(ctx context.Context, n *network) error {
 		}
 	}
 	return d.Journal.Apply(journal.Drop(kindNetwork, n.Network.ID))
+}
+
+// vportOf names a vport of this host that a network has.
+func (d *Driver) vportOf(networkID string) (name string) {
+	d.Store.Feed().View(func(st *tenant.State) {
+		st.Children(tenant.Key{Kind: tenant.KindHost, ID: d.Host}, tenant.KindVport, func(id string) {
+			if v := st.Vports[id]; v.Owner.NetworkID == networkID {
+				name = v.Name
+			}
+		})
+	})
+	return name
 }
 
 // AllocateNetwork is asked of swarm's manager. What it answers is what the nodes get as

@@ -38,7 +38,8 @@ func (d *Driver) Reconcile(ctx context.Context) (Report, error) {
 	if err := errors.Join(d.Store.Ready(), d.Ports.Ready()); err != nil {
 		return r, err
 	}
-	err := errors.Join(d.reconcileNetworks(ctx, &r), d.reconcileEndpoints(ctx, &r), d.adopt(ctx, &r), d.sweep(ctx, &r))
+	// A network goes only after its endpoints.
+	err := errors.Join(d.reconcileEndpoints(ctx, &r), d.reconcileNetworks(ctx, &r), d.adopt(ctx, &r), d.sweep(ctx, &r))
 	if !r.empty() {
 		d.Log.WithFields(map[string]any{"removed": r.Removed, "restored": r.Restored, "adopted": r.Adopted}).Info("reconciled")
 	}

@@ -1,0 +1,148 @@
+package driver
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	ipamapi "github.com/docker/go-plugins-helpers/ipam"
+
+	"nuage/controller/tenant"
+)
+
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func with(options m, more ...string) m {
+	all := m{}
+	for k, v := range options {
+		all[k] = v
+	}
+	for i := 0; i < len(more); i += 2 {
+		all[more[i]] = more[i+1]
+	}
+	return all
+}
+
+func (r *rig) stored(n int) (found tenant.Network) {
+	r.store.Feed().View(func(st *tenant.State) {
+		if s := st.Networks[netID(n)]; s != nil {
+			found = *s
+		}
+	})
+	return found
+}
+
+// What a user did wrong is said in words, with the flags that are right, and leaves nothing.
+func TestCreateNetworkRefuses(t *testing.T) {
+	r := newRig(t)
+	web := r.subnet("DockerZone", "Web", "10.85.85.0/24")
+	r.subnet("OtherZone", "Other", "10.86.86.0/24")
+	r.subnet("TwoZone", "one", "10.1.1.0/24")
+	r.subnet("TwoZone", "two", "10.1.2.0/24")
+	before := r.world()
+	for name, c := range map[string]struct {
+		req   *CreateNetworkRequest
+		class error
+		says  []string
+	}{
+		"nothing said":             {netRequest(1, "172.18.0.0/16", "172.18.0.1/16", m{}), tenant.ErrInvalid, []string{"-o domain=… and -o zone=…", "docker network create -d nuage -o domain=App1 -o zone=DockerZone web"}},
+		"no zone":                  {netRequest(1, "172.18.0.0/16", "172.18.0.1/16", m{"domain": "App1"}), tenant.ErrInvalid, []string{"-o zone=… missing"}},
+		"another CIDR":             {netRequest(1, "172.18.0.0/16", "172.18.0.1/16", with(app1, "subnet", "Web")), tenant.ErrConflict, []string{"--subnet 10.85.85.0/24 --gateway 10.85.85.1", "--ipam-driver nuage --ipam-opt domain=App1 --ipam-opt zone=DockerZone --ipam-opt subnet=Web"}},
+		"another gateway":          {netRequest(1, "10.85.85.0/24", "10.85.85.254/24", app1), tenant.ErrConflict, []string{"gateway 10.85.85.1, not 10.85.85.254", "--gateway 10.85.85.1"}},
+		"overlap":                  {netRequest(1, "10.85.0.0/16", "10.85.0.1/16", app1), tenant.ErrConflict, []string{"overlaps subnet Web (10.85.85.0/24)", "--ipam-driver nuage"}},
+		"a subnet of another zone": {netRequest(1, "10.86.86.0/24", "10.86.86.1/24", app1), tenant.ErrConflict, []string{"OtherZone"}},
+		"null without a subnet":    {nullRequest(1, m{"domain": "App1", "zone": "EmptyZone"}), tenant.ErrNotFound, []string{"has no subnet"}},
+		"null with two subnets":    {nullRequest(1, m{"domain": "App1", "zone": "TwoZone"}), tenant.ErrInvalid, []string{"-o subnet=NAME (one, two)"}},
+		"null, unknown subnet":     {nullRequest(1, with(app1, "subnet", "Nix")), tenant.ErrNotFound, []string{"Nix", "create it first"}},
+		"pool never requested":     {decode[CreateNetworkRequest](m{"NetworkID": netID(1), "IPv4Data": ipv4("nuage", "10.85.85.0/24", "10.85.85.1/24")}), tenant.ErrNotFound, []string{"10.85.85.0/24"}},
+	} {
+		err := r.CreateNetwork(bg, c.req)
+		if !errors.Is(err, c.class) {
+			t.Errorf("%s: %v, want %v", name, err, c.class)
+			continue
+		}
+		for _, s := range c.says {
+			if !strings.Contains(err.Error(), s) {
+				t.Errorf("%s: %q does not say %q", name, err, s)
+			}
+		}
+	}
+	r.expect("after refusals", before...)
+
+	// Bound to the tenant's own subnet, which stays when the network goes.
+	r.ok(r.CreateNetwork(bg, netRequest(1, "10.85.85.0/24", "10.85.85.1/24", app1)))
+	if n := r.stored(1); n.Mode != tenant.AddressExisting || n.SubnetID != web.Subnet.ID || n.MTU != DefaultMTU {
+		t.Errorf("bound: %+v", n)
+	}
+	err := r.CreateNetwork(bg, netRequest(1, "10.85.85.0/24", "10.85.85.1/24", with(app1, "mtu", "1400")))
+	if !errors.Is(err, tenant.ErrConflict) {
+		t.Errorf("the same ID with other options: %v", err)
+	}
+	r.ok(r.DeleteNetwork(bg, &DeleteNetworkRequest{NetworkID: netID(1)}))
+	r.expect("after the network", before...)
+}
+
+func TestAutocreateOff(t *testing.T) {
+	r := newRig(t)
+	d := r.newDriver(r.Log, func(c *Config) { c.Autocreate = false })
+	err := d.CreateNetwork(bg, netRequest(1, "172.18.0.0/16", "172.18.0.1/16", app1))
+	if !errors.Is(err, tenant.ErrNotFound) || !strings.Contains(err.Error(), "NUAGE_AUTOCREATE") {
+		t.Errorf("got %v", err)
+	}
+	r.store.Feed().View(func(st *tenant.State) {
+		if len(st.Domains)+len(st.Zones)+len(st.Subnets) > 0 {
+			t.Error("something was made")
+		}
+	})
+	r.subnet("DockerZone", "Web", "10.85.85.0/24")
+	r.ok(d.CreateNetwork(bg, netRequest(1, "10.85.85.0/24", "10.85.85.1/24", app1)))
+}
+
+// What is said with --ipam-opt counts for the network, and what is said twice must agree.
+func TestOptionsOfThePoolAreTheNetworks(t *testing.T) {
+	r := newRig(t)
+	r.subnet("DockerZone", "Web", "10.85.85.0/24")
+	pool, err := r.ipam.RequestPool(bg, decode[ipamapi.RequestPoolRequest](m{"AddressSpace": "nuage", "Options": with(app1, "subnet", "Web", "mtu", "1300", "policy-group", "web", "user", "me")}))
+	r.ok(err)
+	create := func(options m) error {
+		return r.CreateNetwork(bg, decode[CreateNetworkRequest](m{"NetworkID": netID(1), "Options": m{keyGeneric: options}, "IPv4Data": ipv4("nuage", pool.Pool, "10.85.85.1/24")}))
+	}
+	if err := create(m{"zone": "Elsewhere"}); err == nil || !strings.Contains(err.Error(), "Elsewhere") {
+		t.Errorf("contradiction: %v", err)
+	}
+	r.ok(create(m{"zone": "DockerZone"}))
+	n := r.stored(1)
+	if n.Mode != tenant.AddressTenant || n.MTU != 1300 || n.User != "me" || strings.Join(n.PolicyGroups, " ") != "web" {
+		t.Errorf("network: %+v", n)
+	}
+	// A container's own group takes the place of the network's.
+	req := epRequest(1, 1, "10.85.85.7/24")
+	_, err = r.CreateEndpoint(bg, req)
+	r.ok(err)
+	req = epRequest(1, 2, "10.85.85.8/24")
+	req.Options["policy-group"] = "db"
+	_, err = r.CreateEndpoint(bg, req)
+	r.ok(err)
+	if a, b := r.vport(1), r.vport(2); strings.Join(a.PolicyGroups, " ") != "web" || strings.Join(b.PolicyGroups, " ") != "db" || a.User != "me" {
+		t.Errorf("groups %v and %v, user %q", a.PolicyGroups, b.PolicyGroups, a.User)
+	}
+	out := r.run("ip", "-n", r.ns, "-o", "link", "show", r.vport(1).Interface)
+	if !strings.Contains(out, "mtu 1300") {
+		t.Errorf("MTU: %s", out)
+	}
+}
+
+// The subnet that was made for Docker goes with the last network on it, not with the first.
+func TestDockersSubnetGoesWithTheLastNetwork(t *testing.T) {
+	r := newRig(t)
+	r.ok(r.CreateNetwork(bg, netRequest(1, "172.18.0.0/16", "172.18.0.1/16", app1)))
+	r.ok(r.CreateNetwork(bg, netRequest(2, "172.18.0.0/16", "172.18.0.1/16", app1)))
+	r.ok(r.DeleteNetwork(bg, &DeleteNetworkRequest{NetworkID: netID(1)}))
+	if _, err := r.CreateEndpoint(bg, epRequest(1, 1, "172.18.0.2/16")); !errors.Is(err, tenant.ErrNotFound) {
+		t.Errorf("an endpoint on a deleted network: %v", err)
+	}
+	r.expect("one of two", boundWorld(2, "172.18.0.0/16")...)
+	r.ok(r.DeleteNetwork(bg, &DeleteNetworkRequest{NetworkID: netID(2)}))
+	r.expect("none")
+}
