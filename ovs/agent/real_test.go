@@ -24,9 +24,9 @@ type host struct {
 	feed   *tenant.Feed
 }
 
-func newHost(t testing.TB) *host {
+func newHost(t testing.TB, opts ...ovstest.Option) *host {
 	t.Helper()
-	o := ovstest.Start(t)
+	o := ovstest.Start(t, opts...)
 	h := &host{ovs: o, feed: tenant.NewFeed()}
 	h.bridge = ovs.New(ovs.Config{DB: o.DB, RunDir: o.RunDir, Bridge: bridgeName, Datapath: ovs.Netdev, Log: quiet()})
 	ctx, cancel := context.WithCancel(context.Background())
