@@ -73,6 +73,9 @@ func New(c Config) *Driver {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Log == nil {
+		c.Log = logrus.StandardLogger()
+	}
 	return &Driver{
 		Allocator: NewAllocator(AllocatorConfig{Store: c.Store, Host: c.Host, Reservation: c.Reservation, Rest: c.Rest, Now: c.Now}),
 		c:         c,

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
+	"pgregory.net/rapid"
 
 	"nuage/controller/store"
 	"nuage/controller/tenant"
@@ -349,6 +351,28 @@ func TestUnknownAndGarbage(t *testing.T) {
 	}
 }
 
+func TestPoolIDsReadBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		id := poolID{
+			space: rapid.SampledFrom([]string{SpaceLocal, SpaceGlobal}).Draw(t, "space"), subnetID: vportID(rapid.String().Draw(t, "subnet")),
+			variant: variant(Options{User: rapid.String().Draw(t, "user"), MTU: rapid.IntRange(0, 2).Draw(t, "mtu")}),
+		}
+		if rapid.Bool().Draw(t, "ranged") {
+			id.rng = netip.PrefixFrom(address(rapid.Uint32().Draw(t, "address")), rapid.IntRange(0, 32).Draw(t, "bits"))
+		}
+		if got, err := parsePoolID(id.String()); err != nil || got != id {
+			t.Fatalf("%s reads back as %+v, %v", id, got, err)
+		}
+		text := rapid.String().Draw(t, "text")
+		if got, err := parsePoolID(text); err == nil && got.String() != text {
+			t.Fatalf("%q reads as %s", text, got)
+		}
+		if o, err := ParseOptions(map[string]string{text: text}); err != nil && !errors.Is(err, tenant.ErrInvalid) {
+			t.Fatalf("%q: %+v, %v", text, o, err)
+		}
+	})
+}
+
 func TestSubnetDeletedUnderAPool(t *testing.T) {
 	s := realStore(t)
 	e := newEngine(t, s, false)
@@ -442,6 +466,22 @@ func TestMACsAreOneOwnersEach(t *testing.T) {
 	if l, ok := leaseAt(e.store, sub.ID, prefix(first).Addr()); !ok || l.State != tenant.LeaseBound {
 		t.Errorf("the address of a vport that is still there was released: %+v", l)
 	}
+}
+
+// BenchmarkPutLease is what the store alone takes of BenchmarkRequestAddress.
+func BenchmarkPutLease(b *testing.B) {
+	s := realStore(b)
+	sub := makeSubnet(b, s, "E", "D", "Z", "web", "10.0.0.0/14")
+	var took []time.Duration
+	for i := 0; b.Loop(); i++ {
+		start := time.Now()
+		l := tenant.Lease{SubnetID: sub.ID, Address: address(number(sub.CIDR.Addr()) + 2 + uint32(i)), State: tenant.LeaseBound, MAC: mac(i), Host: "h1", Use: tenant.UseEndpoint}
+		if _, err := s.PutLease(ctx, l); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	report(b, took)
 }
 
 func BenchmarkRequestAddress(b *testing.B) {

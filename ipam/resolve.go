@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	api "github.com/docker/go-plugins-helpers/ipam"
+	"github.com/sirupsen/logrus"
 
 	"nuage/controller/tenant"
 )
@@ -113,6 +114,8 @@ func (d *Driver) resolve(ctx context.Context, w wanted) (PoolRecord, error) {
 		d.mu.Lock()
 		d.made[path.Subnet.ID] = path.Subnet.Revision
 		d.mu.Unlock()
+		d.c.Log.WithFields(logrus.Fields{"enterprise": spec.Enterprise, "domain": spec.Domain, "zone": spec.Zone, "subnet": path.Subnet.Name, "cidr": spec.CIDR}).
+			Info("made a subnet for a pool request")
 	}
 	return newRecord(w, path)
 }
