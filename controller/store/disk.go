@@ -53,28 +53,31 @@ func diskSpace(dir string) error {
 }
 
 // errRuined is a start of etcd that ended in a panic or the wish to end the process: its
-// data is damaged. Such a start leaves goroutines behind, so it is not tried again and
-// again on the same data.
-var errRuined = errors.New("etcd cannot read its data")
+// data is damaged. errEnded is the same wish of a running etcd.
+var (
+	errRuined = errors.New("etcd cannot read its data")
+	errEnded  = errors.New("etcd has ended itself")
+)
 
-// ruin remembers a ruined start.
+// ruin remembers how etcd failed in this process. A start that fails so leaves goroutines
+// behind, and perhaps locks, so it is not tried again and again on the same data.
 type ruin struct {
 	err   error
 	print string
 }
 
 func (r *ruin) note(data string, err error) {
-	r.err, r.print = fmt.Errorf("%s: %w; repair it or restore a backup", data, err), fingerprint(data)
+	r.err, r.print = fmt.Errorf("%s: %w", data, err), ""
+	if errors.Is(err, errRuined) {
+		r.print = fingerprint(data)
+	}
 }
 
-// standing is why a start cannot work now: the data is as it was when the last start
-// failed, or a failed start still holds it, which only the end of the process changes.
+// standing is why a start cannot work now: what failed still holds the data, which only
+// the end of the process changes, or the data is what could not be read.
 func (r *ruin) standing(data string) error {
 	if r.err == nil {
 		return nil
-	}
-	if fingerprint(data) == r.print {
-		return r.err
 	}
 	files, _ := filepath.Glob(data + "/member/wal/*.wal")
 	for _, name := range append(files, data+"/member/snap/db") {
@@ -85,8 +88,11 @@ func (r *ruin) standing(data string) error {
 		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		f.Close()
 		if err != nil {
-			return fmt.Errorf("%w, then restart the plugin", r.err)
+			return fmt.Errorf("%w; if it needs repair, repair it, and restart the plugin", r.err)
 		}
+	}
+	if fingerprint(data) == r.print {
+		return fmt.Errorf("%w; repair it or restore a backup", r.err)
 	}
 	return nil
 }

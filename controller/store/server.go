@@ -55,7 +55,7 @@ func startServer(ctx context.Context, dir string, log logrus.FieldLogger, past *
 	if err != nil {
 		return nil, err
 	}
-	data := filepath.Join(dir, "etcd")
+	data := dataDir(dir)
 	if err := past.standing(data); err != nil {
 		lock.Close()
 		return nil, err
@@ -68,7 +68,7 @@ func startServer(ctx context.Context, dir string, log logrus.FieldLogger, past *
 		case fatal <- err:
 		default:
 		}
-		died(err)
+		died(fmt.Errorf("%w: %w", errEnded, err))
 	})
 	if err := srv.start(ctx, cfg, fatal); err != nil {
 		srv.close()
@@ -85,10 +85,12 @@ func startServer(ctx context.Context, dir string, log logrus.FieldLogger, past *
 	return srv, nil
 }
 
+func dataDir(dir string) string { return filepath.Join(dir, "etcd") }
+
 func (srv *server) config(dir string, fatal fatalHook) *embed.Config {
 	cfg := embed.NewConfig()
 	cfg.Name = "nuage"
-	cfg.Dir = filepath.Join(dir, "etcd")
+	cfg.Dir = dataDir(dir)
 	cfg.ListenPeerUrls = nil
 	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:2380"}} // an identity; nobody listens there
 	socket := url.URL{Scheme: "unix", Path: filepath.Join(dir, socketName)}
@@ -102,7 +104,9 @@ func (srv *server) config(dir string, fatal fatalHook) *embed.Config {
 	cfg.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(srv.stream)}
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "10m"
 	cfg.QuotaBackendBytes = quota
-	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 5000, 500
+	// Little of the log is to be replayed at a start, and kept in memory.
+	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 1000, 100
+	cfg.MaxSnapFiles, cfg.MaxWalFiles = 2, 2
 	cfg.WarningApplyDuration, cfg.WarningUnaryRequestDuration = slow, slow
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(srv.log, &srv.closing, fatal))
 	return cfg

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"nuage/controller/tenant"
@@ -239,6 +240,29 @@ func TestDamage(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestEtcdEndsItself: what etcd answers with the end of the process, here ends etcd only,
+// and it is started again.
+func TestEtcdEndsItself(t *testing.T) {
+	s, err := run(t, Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := mustPath(t, s, spec("D", "10.0.0.0/24"))
+	ses, err := s.acquire(context10(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go ses.client.GetLogger().Fatal("failed to save", zap.Error(errors.New("input/output error")))
+	ses.release()
+	if err := unready(s, "failed to save: input/output error"); err != nil {
+		t.Error(err)
+	}
+	waitReady(t, s)
+	if again := mustPath(t, s, spec("D", "10.0.0.0/24")); again != p {
+		t.Errorf("after the restart: %+v, before: %+v", again, p)
 	}
 }
 

@@ -128,7 +128,11 @@ func (s *Store) serve(ctx context.Context) error {
 	}
 	defer closeClient()
 	s.retry(ctx, func(ctx context.Context) error { return s.session(ctx, client) })
-	return context.Cause(ctx)
+	err = context.Cause(ctx)
+	if errors.Is(err, errEnded) {
+		s.past.note(dataDir(s.config.Dir), err)
+	}
+	return err
 }
 
 // connect returns a client. When what it talks to has died for good, it calls died.
@@ -165,9 +169,9 @@ func (s *Store) session(ctx context.Context, client *clientv3.Client) error {
 		background.Go(func() { s.probe(ses) })
 		background.Go(func() { s.sweep(ctx) })
 	})
-	s.set(nil, s.unavailable(err))
 	cancel(s.unavailable(err))
-	background.Wait()
+	background.Wait() // before the status: the probe sets it too
+	s.set(nil, s.unavailable(err))
 	ses.users.Wait()
 	return err
 }

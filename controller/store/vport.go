@@ -152,7 +152,7 @@ func (s *Store) PutNetwork(ctx context.Context, n tenant.Network) error {
 		n.DomainID, n.ZoneID = sub.DomainID, sub.ZoneID
 		t.exists(subnetKey(sub.DomainID, sub.ID))
 		t.into(sub.ID)
-		return putWhole(s, st.Networks[n.ID], n, networkKey(n.ID), t)
+		return putWhole(s, tenant.KindNetwork, st.Networks[n.ID], n, networkKey(n.ID), t)
 	})
 	return err
 }
@@ -175,7 +175,7 @@ func (s *Store) PutHost(ctx context.Context, h tenant.Host) error {
 		if err := h.Validate(); err != nil {
 			return fmt.Errorf("host: %w", err)
 		}
-		return putWhole(s, st.Hosts[h.ID], h, hostKey(h.ID), t)
+		return putWhole(s, tenant.KindHost, st.Hosts[h.ID], h, hostKey(h.ID), t)
 	})
 	return err
 }
@@ -194,11 +194,11 @@ func (s *Store) DeleteHost(ctx context.Context, id string) error {
 
 // putWhole plans that want takes the place of have, which may be nil; if they are equal it
 // drops what was planned.
-func putWhole[P object](s *Store, have, want P, key string, t *txn) error {
+func putWhole[P object](s *Store, kind tenant.Kind, have, want P, key string, t *txn) error {
 	m := want.Base()
 	if reflect.ValueOf(have).IsNil() {
 		if m.Revision != 0 {
-			return fmt.Errorf("%s %w", m.ID, tenant.ErrStale)
+			return fmt.Errorf("%s %s %w", kind.Noun(), m.ID, tenant.ErrStale)
 		}
 		m.Created = s.now()
 		m.Updated = m.Created
@@ -208,7 +208,7 @@ func putWhole[P object](s *Store, have, want P, key string, t *txn) error {
 	}
 	h := have.Base()
 	if m.Revision != 0 && m.Revision != h.Revision {
-		return fmt.Errorf("%s %w", m.ID, tenant.ErrStale)
+		return fmt.Errorf("%s %s %w", kind.Noun(), m.ID, tenant.ErrStale)
 	}
 	*m = carry(h, m)
 	if reflect.DeepEqual(have, want) {
