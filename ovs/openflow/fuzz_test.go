@@ -25,6 +25,18 @@ func FuzzDecode(f *testing.F) {
 		f.Add(seed[:n])
 		seed = seed[n:]
 	}
+	for _, seed := range [][]byte{
+		// A packet-in with packet, table, cookie, reason, metadata and user data.
+		[]byte("\x00\x00\x23\x20\x00\x00\x00\x1e" + "\x00\x00\x00\x08pack" + "\x00\x03\x00\x05\x04\x00\x00\x00" +
+			"\x00\x04\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\xc0\xff\xee" + "\x00\x05\x00\x05\x01\x00\x00\x00" +
+			"\x00\x06\x00\x0c\x00\x01\x06\x04\x00\x00\x00\x77\x00\x00\x00\x00" + "\x00\x07\x00\x07dhc\x00"),
+		append([]byte{PortAdded, 7: 0, 11: 11, 16: 2}, make([]byte, 31)...),                    // a port status
+		{0, 24, 0, 5, 0, 0, 0, 3, 0, 1, 0, 16, 0, 0, 0xc3, 0x50, 0, 0, 0x61, 0xa8, 0, 0, 0, 0}, // a meter
+		{0xff, 0xff, 0, 3, 0, 0, 0x23, 0x20},                                                   // an extension's error
+		{0, 1, 0, 8, 0, 0, 0, 0x7e},                                                            // a hello's versions
+	} {
+		f.Add(seed)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		stats, err := decodeFlowStats(nil, b)
 		if err != nil && stats != nil {
