@@ -78,6 +78,7 @@ type Agent struct {
 	conf  Config
 	kick  chan struct{}
 	epoch uint64 // of the connection whose flows were read back; Run's alone
+	seen  bool   // the ports, at least once; Run's alone
 
 	mu         sync.Mutex
 	compiler   *pipeline.Compiler
@@ -158,15 +159,20 @@ func (a *Agent) round(ctx context.Context, changes *tenant.Subscription) error {
 	a.mu.Lock()
 	a.begun++
 	a.mu.Unlock()
-	a.compile(changes)
-	err := a.program(ctx)
+	err := a.compile(changes)
+	if err == nil {
+		err = a.program(ctx)
+	}
 	a.finish(err)
 	return err
 }
 
 // compile brings the desired flows up to date. Changes are taken while the state stands
-// still, so that none is seen before its objects.
-func (a *Agent) compile(changes *tenant.Subscription) {
+// still, so that none is seen before its objects. It is an error as long as the state or
+// the ports have never been seen: nothing known is not the same as nothing there, and the
+// flows of running containers stay.
+func (a *Agent) compile(changes *tenant.Subscription) error {
+	db := a.conf.Switch.Status().OVSDB // before the ports, so that they are loaded if it is connected
 	ports := map[string]uint32{}
 	for name, p := range a.conf.Switch.Ports() {
 		if p.OFPort != 0 {
@@ -183,7 +189,15 @@ func (a *Agent) compile(changes *tenant.Subscription) {
 			a.reconsider(id)
 		}
 		a.compiled = s.Revision
+		a.seen = a.seen || db.Connected
 	})
+	switch {
+	case a.compiled == 0:
+		return fmt.Errorf("tenant state: %w: it has not been loaded yet", tenant.ErrUnavailable)
+	case !a.seen:
+		return fmt.Errorf("ports: %w: %s", ovs.ErrUnavailable, db.Error)
+	}
+	return nil
 }
 
 // reconsider gives a refused object whose flows changed another chance. mu is held.
@@ -206,7 +220,11 @@ func (a *Agent) finish(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil && (a.status.Err == nil || a.status.Err.Error() != err.Error()) {
-		a.conf.Log.WithError(err).Warn("flows are not up to date; the last good ones stay")
+		level := logrus.WarnLevel
+		if a.status.Readback.IsZero() { // starting, like everybody else
+			level = logrus.InfoLevel
+		}
+		a.conf.Log.WithError(err).Log(level, "flows are not up to date; the last good ones stay")
 	}
 	if err == nil {
 		if a.status.Err != nil {

@@ -29,6 +29,7 @@ type memory struct {
 	epoch   uint64
 	known   uint64 // the epoch that was read back: before it, an agent cannot know better
 	down    bool
+	blind   bool                  // the ports are not known yet
 	fail    func(flow.Diff) error // before the effect
 	lose    func(flow.Diff) error // after the effect: the answer is lost
 	refuse  func(flow.Flow) bool
@@ -73,7 +74,7 @@ func (m *memory) Changed() <-chan struct{} { return m.changed }
 func (m *memory) Status() ovs.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return ovs.Status{Epoch: m.epoch, OpenFlow: ovs.Connection{Connected: !m.down, Error: "test says so"}}
+	return ovs.Status{Epoch: m.epoch, OVSDB: ovs.Connection{Connected: !m.blind, Error: "no database"}, OpenFlow: ovs.Connection{Connected: !m.down, Error: "test says so"}}
 }
 
 func (m *memory) WaitPort(ctx context.Context, name string) (ovs.Port, error) {
@@ -273,6 +274,36 @@ func TestRefusedObjectStopsNoOther(t *testing.T) {
 		}
 		return m.wrong(feed)
 	})
+}
+
+// An agent that does not know the state or the ports yet must not take that for an empty
+// world and cut off what runs.
+func TestStartsBlind(t *testing.T) {
+	m, feed := newMemory(), tenant.NewFeed()
+	stale := flow.Flow{Table: 3, Cookie: 9}
+	m.flows.Put(stale)
+	m.blind = true
+	a, _ := start(t, Config{Feed: feed, Switch: m, Readback: 5 * time.Millisecond})
+	untouched := func(why string) {
+		t.Helper()
+		time.Sleep(50 * time.Millisecond)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if len(m.flows) != 1 || m.applied != 0 {
+			t.Errorf("%d flows while nothing is known: %v", len(m.flows), m.flows)
+		}
+		if err := a.Status().Err; err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("status says %v, want %q", err, why)
+		}
+	}
+	untouched("tenant state: unavailable: it has not been loaded yet")
+	feed.Publish(1, append(base(), vport(2, "nu2"))...)
+	untouched("ports: unavailable: no database")
+	m.do(func() { m.blind = false; m.ports["nu2"] = ovs.Port{Name: "nu2", OFPort: 2, Confirmed: true} })
+	eventually(t, 5*time.Second, func() string { return m.wrong(feed) })
+	m.do(func() { m.blind = true })
+	feed.Publish(2, vport(3, "nu2"))
+	eventually(t, 5*time.Second, func() string { return m.wrong(feed) })
 }
 
 func TestReadbackTriesRefusedObjectsAgain(t *testing.T) {
