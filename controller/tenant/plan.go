@@ -266,7 +266,9 @@ func (o *prefixes) sort() { slices.SortFunc(o.list, order) }
 // replace puts obj in the place of have, which may be nil, unless obj overlaps another.
 func (o *prefixes) replace(have, obj *Subnet) error {
 	if have != nil {
-		o.list = slices.DeleteFunc(o.list, func(s *Subnet) bool { return s.ID == have.ID })
+		if i, found := slices.BinarySearchFunc(o.list, have, order); found {
+			o.list = slices.Delete(o.list, i, i+1)
+		}
 	}
 	i, _ := slices.BinarySearchFunc(o.list, obj, order)
 	for _, j := range []int{i - 1, i} {

@@ -1,6 +1,7 @@
 package vsd
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -133,7 +134,10 @@ func parseFilter(s string) (predicate, error) {
 	p := &filterParser{rest: s}
 	p.next()
 	pred, err := p.or()
-	if err == nil && p.tok != "" {
+	if p.unclosed {
+		return nil, errors.New("filter: a quote is not closed")
+	}
+	if err == nil && (p.tok != "" || p.quoted) {
 		err = p.expected("and, or, or the end")
 	}
 	if err != nil {
@@ -145,9 +149,10 @@ func parseFilter(s string) (predicate, error) {
 // filterParser is a recursive-descent parser with one token of look-ahead. An empty tok
 // that is not quoted is the end.
 type filterParser struct {
-	rest   string
-	tok    string
-	quoted bool
+	rest     string
+	tok      string
+	quoted   bool
+	unclosed bool
 }
 
 func (p *filterParser) expected(what string) error {
@@ -182,6 +187,8 @@ func (p *filterParser) next() {
 			p.rest = p.rest[end+2:]
 			return
 		}
+		p.rest, p.unclosed = "", true
+		return
 	}
 	if sym := symbolAt(p.rest); sym != "" {
 		p.tok, p.rest = sym, p.rest[len(sym):]

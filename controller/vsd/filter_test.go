@@ -1,8 +1,11 @@
 package vsd
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
+
+	"nuage/controller/tenant"
 )
 
 var object = map[string]any{
@@ -84,6 +87,9 @@ func TestFilterRefuses(t *testing.T) {
 		`name == x y`:                       `expected and, or, or the end, found "y"`,
 		`name == x and`:                     "expected an attribute",
 		`not`:                               "expected an attribute",
+		`name == 'x`:                        "expected a value",
+		`'name == x`:                        "expected",
+		`name == x and 'y`:                  "expected",
 		`name "==" x`:                       "expected an operator",
 		strings.Repeat("(", maxFilter+1):    "longer than",
 		strings.Repeat("not ", maxFilter/4): "expected an attribute",
@@ -113,5 +119,24 @@ func FuzzFilter(f *testing.F) {
 				t.Fatalf("%q: empty attribute", text)
 			}
 		})
+	})
+}
+
+func FuzzBody(f *testing.F) {
+	f.Add(`{"name":"x","address":"10.0.0.0","netmask":"255.255.255.0","gateway":null,"vnId":12,"externalID":true}`)
+	f.Add(`{"netmask":"0.0.0.0","address":null}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		b := body{}
+		if json.Unmarshal([]byte(text), &b) != nil {
+			return
+		}
+		var n tenant.Subnet
+		if subnets.assign(&n, b) == nil && !n.CIDR.IsValid() {
+			t.Fatalf("%s makes a subnet without a CIDR", text)
+		}
+		enterprises.assign(new(tenant.Enterprise), b)
+		domains.assign(new(tenant.Domain), b)
+		zones.assign(new(tenant.Zone), b)
+		vports.assign(new(tenant.Vport), b)
 	})
 }

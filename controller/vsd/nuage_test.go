@@ -115,7 +115,11 @@ func TestViews(t *testing.T) {
 		}
 	})
 	v := b.attach(subnet.ID, "web-1", "10.85.85.7", "nu1")
-	b.attach(subnet.ID, "db-1", "10.85.85.8", "")
+	db := b.attach(subnet.ID, "db-1", "10.85.85.8", "")
+	db.Owner.ContainerName = "database"
+	if _, err := b.store.UpdateVport(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
 	id := strings.Repeat("ab", 32)
 	net := tenant.Network{Meta: tenant.Meta{ID: id}, Host: "h1", DomainID: subnet.DomainID, ZoneID: subnet.ZoneID, SubnetID: subnet.ID, Mode: tenant.AddressTenant, CIDR: subnet.CIDR}
 	if err := b.store.PutNetwork(t.Context(), net); err != nil {
@@ -150,6 +154,7 @@ func TestViews(t *testing.T) {
 		"subnets?name=nosuch":           nil,
 		"vports":                        {"db-1", "web-1"},
 		"vports?name=web-1&domain=App1": {"web-1"},
+		"vports?name=database":          {"db-1"},
 		"vports?enterprise=Other":       nil,
 		"vports?subnet=PrivateSubnet":   {"db-1", "web-1"},
 		"networks":                      {id},

@@ -117,6 +117,7 @@ type HostView struct {
 type row struct {
 	Place
 	name, id string
+	also     string // another name that it is found by, or empty
 	view     any
 }
 
@@ -131,8 +132,8 @@ var views = map[tenant.Kind]func(*tenant.State) []row{
 }
 
 // serveView serves the list of one kind, those in the enterprise, domain, zone and subnet
-// of the query's names, and of the name. A name is also the ID, or for networks the
-// beginning of Docker's ID.
+// of the query's names, and of the name. A name is also the ID, for vports the container's
+// name, and for networks the beginning of Docker's ID.
 func (a *api) serveView(w http.ResponseWriter, r *http.Request) {
 	list, err := a.view(r)
 	if err != nil {
@@ -174,7 +175,7 @@ func (x row) selected(kind tenant.Kind, q map[string]string) bool {
 	is := func(want, have string) bool { return want == "" || want == have }
 	name := q["name"]
 	return is(q["enterprise"], x.Enterprise) && is(q["domain"], x.Domain) && is(q["zone"], x.Zone) && is(q["subnet"], x.Subnet) &&
-		(is(name, x.name) || is(name, x.id) || kind == tenant.KindNetwork && strings.HasPrefix(x.id, name))
+		(is(name, x.name) || is(name, x.id) || is(name, x.also) || kind == tenant.KindNetwork && strings.HasPrefix(x.id, name))
 }
 
 // placeOf names what contains an object of these IDs; an unknown one is shown as its ID.
@@ -213,7 +214,7 @@ func tally(s *tenant.State, in func(*tenant.Vport) string) map[string]int {
 func enterpriseRows(s *tenant.State) (rows []row) {
 	for id, e := range s.Enterprises {
 		v := EnterpriseView{id, e.Name, e.Description, e.CustomerID, count(s, tenant.KindEnterprise, id, tenant.KindDomain), e.Created}
-		rows = append(rows, row{Place{Enterprise: e.Name}, e.Name, id, v})
+		rows = append(rows, row{Place{Enterprise: e.Name}, e.Name, id, "", v})
 	}
 	return rows
 }
@@ -225,7 +226,7 @@ func domainRows(s *tenant.State) (rows []row) {
 		v := DomainView{p, id, d.Name, d.Description, d.VNI,
 			count(s, tenant.KindDomain, id, tenant.KindZone), count(s, tenant.KindDomain, id, tenant.KindSubnet), vports[id], d.Created}
 		p.Domain = d.Name
-		rows = append(rows, row{p, d.Name, id, v})
+		rows = append(rows, row{p, d.Name, id, "", v})
 	}
 	return rows
 }
@@ -236,7 +237,7 @@ func zoneRows(s *tenant.State) (rows []row) {
 		p := placeOf(s, z.DomainID, "", "")
 		v := ZoneView{p, id, z.Name, z.Description, count(s, tenant.KindZone, id, tenant.KindSubnet), vports[id], z.Created}
 		p.Zone = z.Name
-		rows = append(rows, row{p, z.Name, id, v})
+		rows = append(rows, row{p, z.Name, id, "", v})
 	}
 	return rows
 }
@@ -247,7 +248,7 @@ func subnetRows(s *tenant.State) (rows []row) {
 		v := SubnetView{p, id, n.Name, n.Description, n.CIDR, n.Gateway, n.VNI,
 			count(s, tenant.KindSubnet, id, tenant.KindVport), count(s, tenant.KindSubnet, id, tenant.KindNetwork), n.DockerOwned, n.Created}
 		p.Subnet = n.Name
-		rows = append(rows, row{p, n.Name, id, v})
+		rows = append(rows, row{p, n.Name, id, "", v})
 	}
 	return rows
 }
@@ -256,7 +257,7 @@ func vportRows(s *tenant.State) (rows []row) {
 	for id, v := range s.Vports {
 		p := placeOf(s, v.DomainID, v.ZoneID, v.SubnetID)
 		state := map[string]string{"UP": "up", "INIT": "down", "DOWN": "failed"}[operationalState(v)]
-		rows = append(rows, row{p, v.Name, id, VportView{p, id, v.Name, v.Type, v.MAC, v.IPv4, v.Host, v.Interface,
+		rows = append(rows, row{p, v.Name, id, v.Owner.ContainerName, VportView{p, id, v.Name, v.Type, v.MAC, v.IPv4, v.Host, v.Interface,
 			v.PolicyGroups, v.User, v.Owner, state, v.Error, v.Created}})
 	}
 	return rows
@@ -266,7 +267,7 @@ func networkRows(s *tenant.State) (rows []row) {
 	vports := tally(s, func(v *tenant.Vport) string { return v.Owner.NetworkID })
 	for id, n := range s.Networks {
 		p := placeOf(s, n.DomainID, n.ZoneID, n.SubnetID)
-		rows = append(rows, row{p, id, id, NetworkView{p, id, n.Host, n.Mode, n.CIDR, n.Gateway, n.Internal, n.MTU, vports[id], n.Created}})
+		rows = append(rows, row{p, id, id, "", NetworkView{p, id, n.Host, n.Mode, n.CIDR, n.Gateway, n.Internal, n.MTU, vports[id], n.Created}})
 	}
 	return rows
 }
@@ -278,7 +279,7 @@ func hostRows(s *tenant.State) (rows []row) {
 	}
 	for id, h := range s.Hosts {
 		v := HostView{id, h.VTEP, h.Version, count(s, tenant.KindHost, id, tenant.KindVport), networks[id], h.Created}
-		rows = append(rows, row{Place{}, id, id, v})
+		rows = append(rows, row{Place{}, id, id, "", v})
 	}
 	return rows
 }
