@@ -283,6 +283,16 @@ func TestGateway(t *testing.T) {
 	}
 	_, err = e.gateway(made.PoolID, "10.1.0.253")
 	mustFail(t, err, tenant.ErrConflict, "has gateway 10.1.0.254, not 10.1.0.253")
+	// Once a network has begun with the subnet's gateway, it is settled.
+	settled, err := e.pool("10.4.0.0/24", app1("subnet", "settled"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := e.gateway(settled.PoolID, ""); err != nil || got != "10.4.0.1/24" {
+		t.Fatal(got, err)
+	}
+	_, err = e.gateway(settled.PoolID, "10.4.0.254")
+	mustFail(t, err, tenant.ErrConflict, "has gateway 10.4.0.1, not 10.4.0.254")
 	bad, err := e.pool("10.2.0.0/24", app1("subnet", "bad"))
 	if err != nil {
 		t.Fatal(err)
