@@ -23,12 +23,13 @@ const (
 	stopTimeout  = 5 * time.Second
 	// slow is a request worth a warning: the disk is in trouble then.
 	slow = 2 * time.Second
-	// quota bounds the database; relieve makes room when it is reached.
-	quota = 1 << 30
 	// socketName is the one listener, for etcd's own tools.
 	socketName    = "etcd.sock"
 	maxSocketPath = 107
 )
+
+// quota bounds the database; relieve makes room when it is reached.
+var quota int64 = 1 << 30
 
 // server is the embedded etcd.
 type server struct {
@@ -189,7 +190,8 @@ func (srv *server) close() {
 
 // relieve answers the alarm of a database that has reached its quota: it drops the
 // history, gives the room back and ends the alarm.
-func relieve(ctx context.Context, client *clientv3.Client) error {
+func relieve(ctx context.Context, conn *connection) error {
+	client := conn.client
 	resp, err := client.AlarmList(ctx)
 	if err != nil || len(resp.Alarms) == 0 {
 		return err
@@ -206,7 +208,7 @@ func relieve(ctx context.Context, client *clientv3.Client) error {
 	if _, err := client.Compact(ctx, head.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
 		return fmt.Errorf("the database has reached its quota: compacting: %w", err)
 	}
-	if _, err := client.Defragment(ctx, ""); err != nil {
+	if err := conn.defragment(); err != nil {
 		return fmt.Errorf("the database has reached its quota: defragmenting: %w", err)
 	}
 	_, err = client.AlarmDisarm(ctx, &clientv3.AlarmMember{})

@@ -266,6 +266,38 @@ func TestEtcdEndsItself(t *testing.T) {
 	}
 }
 
+// TestQuota: a database full of history refuses writes, is cleared, and takes them again.
+func TestQuota(t *testing.T) {
+	old := quota
+	quota = 2 << 20
+	s, err := run(t, Config{Dir: t.TempDir()})
+	quota = old
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context10(t)
+	e, err := s.CreateEnterprise(ctx, tenant.Enterprise{Name: "E"})
+	for i := 0; err == nil; i++ {
+		if i == 10000 {
+			t.Fatal("the quota is never reached")
+		}
+		e.Description = fmt.Sprintf("%04d", i) + strings.Repeat("x", 4000)
+		e, err = s.UpdateEnterprise(ctx, e)
+	}
+	if !errors.Is(err, tenant.ErrUnavailable) || !strings.Contains(err.Error(), "database space exceeded") {
+		t.Errorf("a write above the quota: %v", err)
+	}
+	for {
+		if _, err = s.CreateEnterprise(ctx, tenant.Enterprise{Name: "F"}); err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("the quota is not relieved: %v", err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 // unready waits until Ready says the excerpt.
 func unready(s *Store, excerpt string) error {
 	var err error

@@ -5,16 +5,14 @@ import (
 	"errors"
 	"sync"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"nuage/controller/tenant"
 )
 
 // session is one connection to etcd, from its mirror's first listing to its end.
 type session struct {
-	client *clientv3.Client
-	ctx    context.Context // ends with the session
-	users  sync.WaitGroup  // writes in flight
+	*connection
+	ctx   context.Context // ends with the session
+	users sync.WaitGroup  // writes in flight
 }
 
 // bound is ctx, ended also by the end of the session.

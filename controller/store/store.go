@@ -122,12 +122,12 @@ func (s *Store) retry(ctx context.Context, f func(context.Context) error) {
 func (s *Store) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	client, closeClient, err := s.connect(ctx, cancel)
+	conn, err := s.connect(ctx, cancel)
 	if err != nil {
 		return err
 	}
-	defer closeClient()
-	s.retry(ctx, func(ctx context.Context) error { return s.session(ctx, client) })
+	defer conn.close()
+	s.retry(ctx, func(ctx context.Context) error { return s.session(ctx, conn) })
 	err = context.Cause(ctx)
 	if errors.Is(err, errEnded) {
 		s.past.note(dataDir(s.config.Dir), err)
@@ -135,14 +135,23 @@ func (s *Store) serve(ctx context.Context) error {
 	return err
 }
 
+// connection is a client of etcd and what goes with it.
+type connection struct {
+	client *clientv3.Client
+	close  func()
+	// defragment gives the database's free room back; nil if the database is not ours. The
+	// client in the process has it not.
+	defragment func() error
+}
+
 // connect returns a client. When what it talks to has died for good, it calls died.
-func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*clientv3.Client, func(), error) {
+func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*connection, error) {
 	if len(s.config.Endpoints) == 0 {
 		srv, err := startServer(ctx, s.config.Dir, s.log, &s.past, died)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return srv.client, srv.close, nil
+		return &connection{srv.client, srv.close, srv.etcd.Server.Backend().Defrag}, nil
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            s.config.Endpoints,
@@ -153,18 +162,18 @@ func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*cli
 		Logger:               zap.NewNop(), // what fails is returned
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return client, func() { client.Close() }, nil
+	return &connection{client: client, close: func() { client.Close() }}, nil
 }
 
 // session is one life of the mirror. Writes are accepted from its first listing to its
 // end, but not while a probe fails.
-func (s *Store) session(ctx context.Context, client *clientv3.Client) error {
+func (s *Store) session(ctx context.Context, conn *connection) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	ses := &session{client: client, ctx: ctx}
+	ses := &session{connection: conn, ctx: ctx}
 	var background sync.WaitGroup
-	err := s.mirror(ctx, client, func() {
+	err := s.mirror(ctx, conn.client, func() {
 		s.set(ses, nil)
 		background.Go(func() { s.probe(ses) })
 		background.Go(func() { s.sweep(ctx) })
@@ -212,8 +221,8 @@ func (s *Store) check(ses *session) error {
 	if _, err := ses.client.Get(ctx, root, clientv3.WithCountOnly()); err != nil {
 		return fmt.Errorf("etcd does not answer: %w", err)
 	}
-	if len(s.config.Endpoints) == 0 {
-		return errors.Join(diskSpace(s.config.Dir), relieve(ctx, ses.client))
+	if ses.defragment != nil {
+		return errors.Join(diskSpace(s.config.Dir), relieve(ctx, ses.connection))
 	}
 	alarms, err := ses.client.AlarmList(ctx)
 	if err == nil && len(alarms.Alarms) > 0 {
