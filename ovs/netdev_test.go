@@ -65,7 +65,7 @@ func TestMissingLink(t *testing.T) {
 	}
 	ping := func() {
 		t.Helper()
-		ip(t, "netns", "exec", peers["v1"], "ping", "-c10", "-i0.1", "-W1", "10.9.9.2")
+		ip(t, "netns", "exec", peers["v1"], "ping", "-c1", "-w15", "10.9.9.2")
 	}
 	o.Ofctl("add-flow", "alubr0", "actions=NORMAL")
 	link("v1", 1)

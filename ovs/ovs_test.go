@@ -13,7 +13,7 @@ import (
 	"nuage/ovs/ovstest"
 )
 
-const limit = 10 * time.Second // far more than anything here takes
+const limit = 30 * time.Second // far more than anything here takes, on a busy machine too
 
 // start runs a Bridge on a private Open vSwitch.
 func start(t testing.TB, o *ovstest.OVS, change ...func(*Config)) *Bridge {

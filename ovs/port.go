@@ -200,6 +200,9 @@ func (b *Bridge) drop(number uint32) {
 // bridge: what the database has is older than the last restart otherwise. It returns an error
 // at once when ovs-vswitchd cannot use the port, with the reason; when the port is not on
 // the bridge (ErrNoPort); and at ctx's end (ErrUnavailable).
+//
+// ovs-vswitchd goes over all ports at each change, in the userspace datapath with a
+// linear search for each, and answers nobody meanwhile: 2 ms with 10 ports, 20 with 200.
 func (b *Bridge) WaitPort(ctx context.Context, name string) (Port, error) {
 	s, v, err := b.ready(ctx)
 	if err != nil {

@@ -137,8 +137,8 @@ func (o *OVS) StartDB() {
 	o.must("ovs-vsctl", "--no-wait", "init")
 }
 
-// StartVswitchd starts ovs-vswitchd and waits until it answers. It does not need the
-// database to be there.
+// StartVswitchd starts ovs-vswitchd and waits until it answers and, if ovsdb-server runs,
+// has opened the bridges of the database.
 func (o *OVS) StartVswitchd() {
 	o.t.Helper()
 	if o.vswitch != nil {
@@ -155,6 +155,9 @@ func (o *OVS) StartVswitchd() {
 	}
 	o.vswitch = o.launch("ovs-vswitchd", args...)
 	o.answers(o.vswitch, ctl)
+	if o.server != nil { // ovs-vsctl waits for a change to be acted on, so it takes one
+		o.must("ovs-vsctl", "set", "open", ".", fmt.Sprintf("external_ids:ovstest-pid=%d", o.vswitch.cmd.Process.Pid))
+	}
 }
 
 // StopDB ends ovsdb-server in good order; KillDB does it with SIGKILL. The database file
