@@ -45,12 +45,13 @@ type asked struct {
 }
 
 type asking struct {
-	pool  string
+	pool string
+	// count is the requests that a network has still to follow. Only they are waited for.
 	count int
-	last  time.Time
-	// repeated marks a request that looks like the engine's repetition of an old one: no
-	// network need follow, and nobody waits for it.
+	// repeated is set by a request that looks like the engine's repetition of an old one:
+	// a network may follow or not.
 	repeated bool
+	last     time.Time
 }
 
 type loop struct {
@@ -90,7 +91,7 @@ func (q *asked) ask(ctx context.Context, at place, pool string, repeated bool) e
 // expected tells whether a network will be made in this place for another pool. Called
 // with q.mu held, as the functions below.
 func (q *asked) expected(at place, pool string) bool {
-	return slices.ContainsFunc(q.pending[at], func(a *asking) bool { return a.pool != pool && !a.repeated })
+	return slices.ContainsFunc(q.pending[at], func(a *asking) bool { return a.pool != pool && a.count > 0 })
 }
 
 // prune forgets what was abandoned.
@@ -107,14 +108,18 @@ func (q *asked) keep(at place, live []*asking) {
 }
 
 func (q *asked) add(at place, pool string, repeated bool) {
-	for _, a := range q.pending[at] {
-		if a.pool == pool {
-			a.count++
-			a.last, a.repeated = q.now(), a.repeated && repeated
-			return
-		}
+	i := slices.IndexFunc(q.pending[at], func(a *asking) bool { return a.pool == pool })
+	if i < 0 {
+		i = len(q.pending[at])
+		q.pending[at] = append(q.pending[at], &asking{pool: pool})
 	}
-	q.pending[at] = append(q.pending[at], &asking{pool: pool, count: 1, last: q.now(), repeated: repeated})
+	a := q.pending[at][i]
+	a.last = q.now()
+	if repeated {
+		a.repeated = true
+	} else {
+		a.count++
+	}
 }
 
 // claim takes the request that a network in this place belongs to, among the pools that
@@ -128,7 +133,7 @@ func (q *asked) claim(at place, fits func(pool string) bool) (string, error) {
 	for _, a := range q.pending[at] {
 		switch {
 		case !fits(a.pool):
-		case best == nil || best.repeated && !a.repeated || best.repeated == a.repeated && best.last.Before(a.last):
+		case best == nil, best.count == 0 && a.count > 0, (best.count == 0) == (a.count == 0) && best.last.Before(a.last):
 			best, second = a, best
 		case second == nil || second.last.Before(a.last):
 			second = a
@@ -137,10 +142,10 @@ func (q *asked) claim(at place, fits func(pool string) bool) (string, error) {
 	switch {
 	case best == nil:
 		return "", nil
-	case best.repeated && second != nil && best.last.Sub(second.last) < apart:
+	case best.count == 0 && second != nil && best.last.Sub(second.last) < apart:
 		return "", ambiguous(at)
 	}
-	q.take(at, best.pool, 1)
+	q.take(at, best.pool)
 	return best.pool, nil
 }
 
@@ -152,15 +157,20 @@ func ambiguous(at place) error {
 func (q *asked) withdraw(at place, pool string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.take(at, pool, 1)
+	q.take(at, pool)
 }
 
-func (q *asked) take(at place, pool string, n int) {
+// take is one request less of a pool: one that a network has to follow, if there is any.
+func (q *asked) take(at place, pool string) {
 	q.keep(at, slices.DeleteFunc(q.pending[at], func(a *asking) bool {
-		if a.pool == pool {
-			a.count -= n
+		switch {
+		case a.pool != pool:
+		case a.count > 0:
+			a.count--
+		default:
+			a.repeated = false
 		}
-		return a.count <= 0
+		return a.count == 0 && !a.repeated
 	}))
 	delete(q.loops, pool)
 	close(q.changed)
@@ -172,7 +182,7 @@ func (q *asked) waits(at place, pool string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.prune(at)
-	return slices.ContainsFunc(q.pending[at], func(a *asking) bool { return a.pool == pool && !a.repeated })
+	return slices.ContainsFunc(q.pending[at], func(a *asking) bool { return a.pool == pool && a.count > 0 })
 }
 
 // looping counts an automatic request of a pool and tells whether it is one too many.

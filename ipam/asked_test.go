@@ -135,3 +135,22 @@ func TestLoop(t *testing.T) {
 		}
 	})
 }
+
+// A repetition that no network follows must not make a later request of the same pool
+// look unfinished: that kept other tenants' networks with this prefix out.
+func TestARepetitionIsNotWaitedForAfterAClaim(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newAsked(time.Now)
+		mustAsk(t, q, "a", true) // dockerd starts
+		mustAsk(t, q, "a", false)
+		mustClaim(t, q, "a")
+		before := time.Now()
+		mustAsk(t, q, "b", false)
+		if waited := time.Since(before); waited > 0 {
+			t.Errorf("the other tenant's request waited %s", waited)
+		}
+		mustClaim(t, q, "b")
+		mustClaim(t, q, "a") // the repetition may still be a network's
+		mustClaim(t, q, "")
+	})
+}
