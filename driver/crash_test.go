@@ -8,7 +8,9 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	ipamapi "github.com/docker/go-plugins-helpers/ipam"
 	"github.com/sirupsen/logrus/hooks/test"
 
 	"nuage/controller/tenant"
@@ -21,10 +23,10 @@ var errDead = errors.New("the process is dead")
 
 // mortal is a process that dies: after its last effect, the later ones do not happen.
 type mortal struct {
-	mu     sync.Mutex
-	lives  int // effects until death; negative: immortal
-	last   string
-	happen int
+	mu    sync.Mutex
+	lives int // effects until death; negative: immortal
+	last  string
+	took  map[string][]time.Duration // per effect
 }
 
 // effect does f unless the process is dead. The effect that kills it happens, but nobody
@@ -38,9 +40,12 @@ func (p *mortal) effect(name string, f func() error) error {
 	p.lives--
 	dying := p.lives == 0
 	p.last = name
-	p.happen++
 	p.mu.Unlock()
+	start := time.Now()
 	err := f()
+	p.mu.Lock()
+	p.took[name] = append(p.took[name], time.Since(start))
+	p.mu.Unlock()
 	if dying {
 		return errDead
 	}
@@ -129,13 +134,22 @@ func (s mortalIPAM) Release(ctx context.Context, subnet string, a netip.Addr) er
 	return s.effect("Release", func() error { return s.IPAM.Release(ctx, subnet, a) })
 }
 
+type mortalFlows struct {
+	Flows
+	*mortal
+}
+
+func (s mortalFlows) WaitProgrammed(ctx context.Context, vport string) error {
+	return s.effect("WaitProgrammed", func() error { return s.Flows.WaitProgrammed(ctx, vport) })
+}
+
 // mortalDriver is a driver that dies after so many effects.
 func (r *rig) mortalDriver(lives int) (*Driver, *mortal) {
-	p := &mortal{lives: lives}
+	p := &mortal{lives: lives, took: map[string][]time.Duration{}}
 	log, _ := test.NewNullLogger()
 	return r.newDriver(log, func(c *Config) {
 		c.Store, c.Ports, c.Links = mortalStore{c.Store, p}, mortalSwitch{c.Ports, p}, mortalLinks{c.Links, p}
-		c.Journal, c.IPAM = mortalJournal{c.Journal, p}, mortalIPAM{c.IPAM, p}
+		c.Journal, c.IPAM, c.Flows = mortalJournal{c.Journal, p}, mortalIPAM{c.IPAM, p}, mortalFlows{c.Flows, p}
 	}), p
 }
 
@@ -158,6 +172,14 @@ func TestDeathAfterEachEffect(t *testing.T) {
 	}
 	gone := func(d *Driver) error { err := d.DeleteEndpoint(bg, del(1)); d.Wait(); return err }
 	unbound := func(d *Driver) error { return d.DeleteNetwork(bg, &DeleteNetworkRequest{NetworkID: netID(1)}) }
+	r.subnet("DockerZone", "Web", "10.85.85.0/24")
+	request := func(*Driver) error {
+		_, err := r.ipam.RequestPool(bg, decode[ipamapi.RequestPoolRequest](m{"AddressSpace": "nuage", "Options": with(app1, "subnet", "Web")}))
+		return err
+	}
+	tenants := func(d *Driver) error {
+		return d.CreateNetwork(bg, decode[CreateNetworkRequest](m{"NetworkID": netID(1), "IPv4Data": ipv4("nuage", "10.85.85.0/24", "10.85.85.1/24")}))
+	}
 	type step = func(*Driver) error
 
 	for name, c := range map[string]struct {
@@ -166,11 +188,12 @@ func TestDeathAfterEachEffect(t *testing.T) {
 		nothing []string // the world if the verb's object is not there
 		all     []string // and if it is
 	}{
-		"CreateNetwork":        {nil, network, nil, boundWorld(1, "172.18.0.0/16")},
-		"DeleteNetwork":        {[]step{network}, unbound, nil, boundWorld(1, "172.18.0.0/16")},
-		"CreateEndpoint":       {[]step{network}, endpoint("172.18.0.2/16"), boundWorld(1, "172.18.0.0/16"), append(boundWorld(1, "172.18.0.0/16"), attachedWorld(1, "172.18.0.2")...)},
-		"DeleteEndpoint":       {[]step{network, endpoint("172.18.0.2/16")}, gone, boundWorld(1, "172.18.0.0/16"), append(boundWorld(1, "172.18.0.0/16"), attachedWorld(1, "172.18.0.2")...)},
-		"CreateEndpoint, null": {[]step{null}, endpoint(""), boundWorld(1, "")[:0:0], nil},
+		"CreateNetwork":         {nil, network, nil, boundWorld(1, "172.18.0.0/16")},
+		"CreateNetwork, tenant": {[]step{request}, tenants, nil, []string{"store-network " + short(netID(1)), "record network " + short(netID(1)) + " made=true"}},
+		"DeleteNetwork":         {[]step{network}, unbound, nil, boundWorld(1, "172.18.0.0/16")},
+		"CreateEndpoint":        {[]step{network}, endpoint("172.18.0.2/16"), boundWorld(1, "172.18.0.0/16"), append(boundWorld(1, "172.18.0.0/16"), attachedWorld(1, "172.18.0.2")...)},
+		"DeleteEndpoint":        {[]step{network, endpoint("172.18.0.2/16")}, gone, boundWorld(1, "172.18.0.0/16"), append(boundWorld(1, "172.18.0.0/16"), attachedWorld(1, "172.18.0.2")...)},
+		"CreateEndpoint, null":  {[]step{null}, endpoint(""), boundWorld(1, "")[:0:0], nil},
 	} {
 		for lives := 1; ; lives++ {
 			for _, f := range c.before {
@@ -198,7 +221,10 @@ func TestDeathAfterEachEffect(t *testing.T) {
 			if rep, err := r.Reconcile(bg); err != nil || !rep.empty() {
 				t.Errorf("%s: a further Reconcile: %+v %v", at, rep, err)
 			}
-			// Docker repeats the verb, or undoes it.
+			// Docker repeats the verb, or undoes it. A pool it would ask for anew.
+			if strings.HasSuffix(name, "tenant") {
+				r.ok(request(r.Driver))
+			}
 			r.ok(c.verb(r.Driver))
 			r.ok(gone(r.Driver))
 			r.ok(unbound(r.Driver))

@@ -142,6 +142,7 @@ func begin(ctx context.Context, reserve time.Duration) (context.Context, context
 	if !ok {
 		deadline = time.Now().Add(verbTime)
 	}
+	reserve = max(0, min(reserve, time.Until(deadline)/4)) // of a short time too, something is for doing
 	return context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(-reserve))
 }
 
