@@ -182,8 +182,16 @@ func TestConcurrentCreation(t *testing.T) {
 			if _, err := st.CreateZone(ctx, tenant.Zone{DomainID: d.ID, Name: "Z"}); err != nil {
 				t.Errorf("CreateZone: %v", err)
 			}
-			for i := range 6 { // prefixes of different length that all overlap one another
-				_, err := st.CreateSubnet(ctx, tenant.Subnet{ZoneID: paths[w].Zone.ID, Name: fmt.Sprintf("s%d-%d", w, i),
+		})
+	}
+	wg.Wait()
+	for w := range workers {
+		st := []*Store{s, far}[w%2]
+		wg.Go(func() {
+			// Prefixes of different length that all overlap one another. Given VNIs keep the
+			// choice of one from serialising the creations.
+			for i := range 6 {
+				_, err := st.CreateSubnet(ctx, tenant.Subnet{ZoneID: paths[w].Zone.ID, Name: fmt.Sprintf("s%d-%d", w, i), VNI: uint32(1000 + 10*w + i),
 					CIDR: netip.PrefixFrom(netip.MustParseAddr("10.2.0.0"), 16+i)})
 				switch {
 				case err == nil:
