@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -186,11 +187,12 @@ func build(l *link, f *flag.FlagSet, srcMAC, dstMAC, srcIP, arpMAC string, arp, 
 }
 
 // sniff prints a line for each frame that comes in: source, destination, type and IPv4
-// addresses; then "received N".
+// addresses; then "received N". It ends early with a line that contains -until.
 func sniff(args []string) error {
 	f := flag.NewFlagSet("sniff", flag.ContinueOnError)
 	iface := f.String("I", "eth0", "interface")
 	d := f.Duration("d", time.Second, "how long")
+	until := f.String("until", "", "text of the last line")
 	if err := parse(f, args, 0, "no argument"); err != nil {
 		return err
 	}
@@ -203,12 +205,12 @@ func sniff(args []string) error {
 	err = l.incoming(*d, func(b []byte) bool {
 		n++
 		kind := binary.BigEndian.Uint16(b[12:])
-		fmt.Printf("%s > %s %04x", net.HardwareAddr(b[6:12]), net.HardwareAddr(b[:6]), kind)
+		line := fmt.Sprintf("%s > %s %04x", net.HardwareAddr(b[6:12]), net.HardwareAddr(b[:6]), kind)
 		if kind == etherIPv4 && len(b) >= 34 {
-			fmt.Printf(" %s > %s proto %d ttl %d", netip.AddrFrom4([4]byte(b[26:30])), netip.AddrFrom4([4]byte(b[30:34])), b[23], b[22])
+			line += fmt.Sprintf(" %s > %s proto %d ttl %d", netip.AddrFrom4([4]byte(b[26:30])), netip.AddrFrom4([4]byte(b[30:34])), b[23], b[22])
 		}
-		fmt.Println()
-		return true
+		fmt.Println(line)
+		return *until == "" || !strings.Contains(line, *until)
 	})
 	fmt.Printf("received %d\n", n)
 	return err

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // PluginName is the managed plugin's name.
@@ -27,12 +28,18 @@ func (h *Host) LoadImages() {
 	h.Run("test/app/image", "app")
 }
 
-// InstallPlugin installs and enables the managed plugin as dist/plugin does, first time
-// or over an older build.
+// InstallPlugin installs and enables the managed plugin as dist/plugin does, and returns
+// when its store is up.
 func (h *Host) InstallPlugin() {
 	h.t.Helper()
 	h.Build()
 	h.Run(filepath.Join(treeDir("test"), "dist/plugin"), "install")
+	h.Eventually(20*time.Second, "the plugin's store", func() error {
+		if out, err := h.Try("nuagectl", "get", "enterprises"); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
 }
 
 // Build makes nuage-plugin and nuagectl, so that nuagectl is a command of the host.
@@ -54,6 +61,9 @@ func (h *Host) UpgradePlugin(version string) {
 
 // Program is the path of a program of this source tree: nuage-plugin, nuagectl or app.
 func (h *Host) Program(name string) string { return filepath.Join(treeDir("test"), "bin", name) }
+
+// Tree is a file of what the plugin is installed from, such as dist/plugin.
+func (h *Host) Tree(name string) string { return filepath.Join(treeDir("test"), name) }
 
 // PluginPID is the process of the plugin, as the host numbers it.
 func (h *Host) PluginPID() string {
@@ -82,7 +92,7 @@ func (h *Host) Exec(container string, cmd ...string) string {
 func (h *Host) Name(name string) string {
 	slug := strings.ToLower(strings.TrimPrefix(h.t.Name(), "Test"))
 	slug = strings.NewReplacer("/", "-", "_", "-", "#", "-", "=", "-", " ", "-").Replace(slug)
-	return slug + "-" + name
+	return slug + "-" + strings.ToLower(name) // --network name=… is put in lower case by docker
 }
 
 // Network makes a Docker network called Name(name) with the bare driver name and returns
@@ -175,15 +185,15 @@ func (h *Host) API(method, path string, body any) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return h.unix("/run/docker.sock", method, path, string(b))
+	return h.unix("/run/docker.sock", method, path, string(b), patience)
 }
 
-func (h *Host) unix(socket, method, path, body string) (string, error) {
+func (h *Host) unix(socket, method, path, body string, limit time.Duration) (string, error) {
 	pid, err := h.pid1()
 	if err != nil {
 		return "", err
 	}
-	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true,
+	c := http.Client{Timeout: limit, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join("/proc", pid, "root", socket))
 		}}}
@@ -221,7 +231,7 @@ func (m *machine) pid1() (string, error) {
 // Plugin sends a verb of the plugin protocol to the socket of the bare driver name, as
 // dockerd does, and returns the answer's body, also that of a refusal.
 func (h *Host) Plugin(verb, body string) (string, error) {
-	out, err := h.unix("/run/docker/plugins/nuage.sock", "POST", "/"+verb, body)
+	out, err := h.unix("/run/docker/plugins/nuage.sock", "POST", "/"+verb, body, 20*time.Second)
 	if out != "" {
 		err = nil
 	}

@@ -122,7 +122,10 @@ func watched(h *Host) *Host {
 		}
 		var lines []string
 		for _, l := range strings.Split(string(log), "\n") {
-			if strings.Contains(l, "plugin=") || strings.Contains(l, "level=error") {
+			if _, of, ok := strings.Cut(l, `msg="time=`); ok && strings.Contains(of, "plugin=") {
+				of, _, _ = strings.Cut(of, `" plugin=`)
+				lines = append(lines, strings.ReplaceAll(of, `\"`, `"`))
+			} else if strings.Contains(l, "level=error") {
 				lines = append(lines, l)
 			}
 		}

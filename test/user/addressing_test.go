@@ -195,7 +195,7 @@ func TestExhaustion(t *testing.T) {
 		}
 		seen[ip] = true
 	}
-	h.Refused([]string{"tiny", "free"}, "docker", "run", "--rm", "--network", n, host.Image, "app", "addr")
+	h.Refused([]string{"tiny", "in use"}, "docker", "run", "--rm", "--network", n, host.Image, "app", "addr")
 	h.Docker("rm", "-f", h.Name("c"))
 	h.Eventually(90*time.Second, "an address after its rest", func() error {
 		out, err := h.TryDocker("run", "--rm", "--network", n, host.Image, "app", "addr")
@@ -242,7 +242,7 @@ func TestOptionErrors(t *testing.T) {
 		"no domain":             {[]string{"-o", "enterprise=" + d.Enterprise, "-o", "zone=Zone"}, []string{"domain"}},
 		"no zone":               {[]string{"-o", "enterprise=" + d.Enterprise, "-o", "domain=App1"}, []string{"zone"}},
 		"bad mtu":               {append(d.Driver(""), "-o", "mtu=9"), []string{"mtu"}},
-		"nuage IPAM, no tenant": {[]string{"--ipam-driver", "nuage"}, []string{"domain"}},
+		"nuage IPAM, no tenant": {[]string{"--ipam-driver", "nuage"}, []string{"enterprise", "--ipam-opt"}},
 		"null IPAM, no tenant":  {[]string{"--ipam-driver", "null"}, []string{"domain"}},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {

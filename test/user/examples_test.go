@@ -12,7 +12,11 @@ import (
 // What `make up` shows, twice, on a host of its own, and `make down`'s part of it.
 func TestWalkthrough(t *testing.T) {
 	t.Parallel()
-	h := host.Ready(t)
+	h := host.Start(t)
+	h.Build()
+	h.LoadImages()
+	h.Run(h.Tree("dist/plugin"), "install")
+	// At once: the user's next command must not have to wait.
 	first := h.Nuagectl("apply", "-f", "examples/app1.yaml")
 	second := h.Nuagectl("apply", "-f", "examples/app1.yaml")
 	if first == second || !strings.Contains(second, "nothing") && !strings.Contains(second, "unchanged") {

@@ -78,7 +78,6 @@ func TestPluginComesAndGoes(t *testing.T) {
 	same("kill -9 of the plugin")
 
 	p.startPings()
-	h.Refused([]string{"in use"}, "docker", "plugin", "disable", host.PluginName)
 	h.Docker("plugin", "disable", "-f", host.PluginName)
 	same("disable -f of the plugin")
 	time.Sleep(500 * time.Millisecond) // the pings' subject is time
@@ -139,10 +138,11 @@ func TestBothNames(t *testing.T) {
 	if out := h.Docker("network", "ls", "--format", "{{.Name}} {{.Driver}}"); !strings.Contains(out, bare+" nuage\n") && !strings.HasSuffix(out, bare+" nuage") || !strings.Contains(out, full+" "+host.PluginName) {
 		t.Errorf("docker network ls:\n%s", out)
 	}
-	h.Refused([]string{"is enabled"}, "docker", "plugin", "rm", host.PluginName)
+	h.Refused([]string{"in use"}, "docker", "plugin", "rm", host.PluginName)
 	h.Refused([]string{"in use"}, "docker", "plugin", "disable", host.PluginName)
 	h.Docker("rm", "-f", a, b)
 	h.Docker("network", "rm", bare, full)
+	h.Refused([]string{"is enabled"}, "docker", "plugin", "rm", host.PluginName)
 	h.Docker("plugin", "disable", host.PluginName)
 	h.Docker("plugin", "rm", host.PluginName)
 	if out := h.Docker("plugin", "ls", "-q"); out != "" {

@@ -3,6 +3,7 @@ package user
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"nuage/test/host"
 )
@@ -94,7 +95,7 @@ func TestSpoofing(t *testing.T) {
 	reaches(t, h, victim, "10.82.1.20", 64) // so that the victim need not ask for it below
 	listen := make(chan string)
 	go func() {
-		out, _ := h.TryDocker("exec", victim, "app", "sniff", "-d", "4s")
+		out, _ := h.TryDocker("exec", victim, "app", "sniff", "-d", "60s", "-until", "10.82.1.20 > 10.82.1.10 proto 17")
 		listen <- out
 	}()
 	frames := map[string][]string{
@@ -108,14 +109,18 @@ func TestSpoofing(t *testing.T) {
 		"broadcast":              {"-dst-mac", "ff:ff:ff:ff:ff:ff", "10.82.1.255"},
 		"DHCP server":            {"-sport", "67", "-dport", "68", "-dst-mac", "ff:ff:ff:ff:ff:ff", "255.255.255.255"},
 	}
+	h.Eventually(20*time.Second, "the victim listens", func() error {
+		_, err := h.TryDocker("exec", victim, "sh", "-c", "[ $(cat /proc/net/packet | wc -l) -gt 1 ]")
+		return err
+	})
 	for _, f := range frames {
 		h.Exec(evil, append([]string{"app", "send", "-c", "3"}, f...)...)
 	}
-	// What an honest sender does in the same time does arrive: the listener listens.
-	h.Exec(honest, "app", "send", "-c", "2", "-dst-mac", victimMAC, "10.82.1.10")
+	// What an honest sender sends does arrive, and ends the listening.
+	h.Exec(honest, "app", "send", "-dst-mac", victimMAC, "10.82.1.10")
 	out := <-listen
-	if strings.Count(out, honestMAC+" > "+victimMAC+" 0800 10.82.1.20 > 10.82.1.10 proto 17") != 2 {
-		t.Errorf("want the two frames of the honest sender:\n%s", out)
+	if strings.Count(out, honestMAC+" > "+victimMAC+" 0800 10.82.1.20 > 10.82.1.10 proto 17") != 1 {
+		t.Errorf("want the frame of the honest sender:\n%s", out)
 	}
 	evilMAC := h.Endpoint(evil, n).MacAddress
 	for line := range strings.SplitSeq(out, "\n") {
