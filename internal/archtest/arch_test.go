@@ -47,7 +47,7 @@ var onlyImporters = map[string][]string{
 	"github.com/docker/docker/":             {"plugin", "plugin/monitor"},
 	"github.com/moby/":                      {"plugin", "plugin/monitor"},
 	"github.com/docker/go-plugins-helpers/": {"plugin", "driver", "ipam"},
-	"github.com/digitalocean/":              {"cmd/nuagectl"},
+	"github.com/digitalocean/":              {"cmd/nuagectl", "ovs/ovstest"},
 	"os/exec":                               {"cmd/nuagectl", "ovs/ovstest"},
 	"net/http/pprof":                        {},
 }

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	goovs "github.com/digitalocean/go-openvswitch/ovs"
 )
 
 // Schema is the database schema that the distribution installs.
@@ -260,6 +262,16 @@ func (o *OVS) Appctl(args ...string) string {
 func (o *OVS) Trace(bridge, packet string, args ...string) string {
 	o.t.Helper()
 	return o.Appctl(append(append([]string{"ofproto/trace"}, args...), bridge, packet)...)
+}
+
+// Client drives this Open vSwitch through go-openvswitch, which runs and reads the same
+// programs: for bridges and ports, not for flows, whose registers it drops, nor for the
+// statistics of ports, which it cannot read from this version's ovs-ofctl.
+func (o *OVS) Client() *goovs.Client {
+	return goovs.New(goovs.Exec(func(program string, args ...string) ([]byte, error) {
+		out, err := o.Run(program, args...)
+		return []byte(out), err
+	}))
 }
 
 // Flows are the flows of a bridge as ovs-ofctl prints them, without statistics, one a
