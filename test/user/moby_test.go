@@ -2,6 +2,7 @@ package user
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -34,7 +35,9 @@ func TestRefusedConnectionsChangeNothing(t *testing.T) {
 	front, back := d.Network("front"), d.Network("back", "--subnet", "10.97.2.0/24")
 	c := h.Container("c", "--network", front)
 	inspect := func() string {
-		return fmt.Sprint(h.Inspect(c).NetworkSettings.Networks, h.Docker("network", "inspect", "-f", "{{json .Containers}}", back))
+		attached := h.Inspect(c).NetworkSettings.Networks
+		maps.DeleteFunc(attached, func(_ string, e host.Endpoint) bool { return e.EndpointID == "" }) // Docker keeps its own wish
+		return fmt.Sprint(attached, h.Docker("network", "inspect", "-f", "{{json .Containers}}", back))
 	}
 	before := inspect()
 	h.Refused([]string{"10.97.2.1"}, "docker", "network", "connect", "--ip", "10.97.2.1", back, c) // the gateway
@@ -43,7 +46,6 @@ func TestRefusedConnectionsChangeNothing(t *testing.T) {
 		t.Errorf("before: %s\nafter: %s", before, after)
 	}
 	reaches(t, h, c, "10.97.1.1", 64)
-	// Docker itself lists the network of an endpoint that was refused; nothing is attached.
 	h.Refused([]string{"colour"}, "docker", "network", "connect", "--driver-opt", "colour=red", back, c)
 	if out := h.Exec(c, "app", "addr"); strings.Contains(out, "10.97.2.") || strings.Contains(out, "eth1") {
 		t.Errorf("inside after a refused connection:\n%s", out)
