@@ -31,9 +31,8 @@ func main() {
 	c := &console{}
 	defer c.end()
 	h := host.Ready(c)
-	h.Docker("plugin", "disable", "-f", host.PluginName)
-	h.Docker("plugin", "set", host.PluginName, "NUAGE_LOG_LEVEL=debug")
-	h.Docker("plugin", "enable", host.PluginName)
+	h.Configure("NUAGE_LOG_LEVEL=debug")
+	h.StoreReady()
 	network := h.Domain("App1", "front=10.10.0.0/16").Network("front")
 
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
@@ -65,7 +64,7 @@ func runs(h *host.Host, n int, network string, out *tabwriter.Writer) {
 	fmt.Fprintf(out, "  bridge over none\t%s\t\t\t\t\n  nuage over none\t%s\t\t\t\t<= bridge over none\n", round(bridge-none), round(nuage-none))
 }
 
-var took = regexp.MustCompile(`verb=(\S+?)["\s\\]|took=([0-9.]+(?:ns|µs|us|ms|s))`)
+var took = regexp.MustCompile(`verb=(\S+?)["\s\\]|took=[\\"]*([0-9.]+(?:ns|µs|us|ms|s))`)
 
 // verbs reads the plugin's own times of the runs above from its log.
 func verbs(h *host.Host, out *tabwriter.Writer) {

@@ -34,6 +34,20 @@ func (h *Host) InstallPlugin() {
 	h.t.Helper()
 	h.Build()
 	h.Run(filepath.Join(treeDir("test"), "dist/plugin"), "install")
+	h.StoreReady()
+}
+
+// Configure changes settings of the plugin, as NAME=VALUE, and enables it again.
+func (h *Host) Configure(settings ...string) {
+	h.t.Helper()
+	h.Docker("plugin", "disable", "-f", PluginName)
+	h.Docker(append([]string{"plugin", "set", PluginName}, settings...)...)
+	h.Docker("plugin", "enable", PluginName)
+}
+
+// StoreReady waits until the plugin's store is up.
+func (h *Host) StoreReady() {
+	h.t.Helper()
 	h.Eventually(20*time.Second, "the plugin's store", func() error {
 		if out, err := h.Try("nuagectl", "get", "enterprises"); err != nil {
 			return fmt.Errorf("%w: %s", err, out)

@@ -208,17 +208,11 @@ func TestSwitchAwayAtStart(t *testing.T) {
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	h := host.Ready(t)
-	set := func(s ...string) {
-		t.Helper()
-		h.Docker("plugin", "disable", "-f", host.PluginName)
-		h.Docker(append([]string{"plugin", "set", host.PluginName}, s...)...)
-		h.Docker("plugin", "enable", host.PluginName)
-	}
 	create := func(d string, flags ...string) []string {
 		return append([]string{"docker", "network", "create", "-d", "nuage", "-o", "enterprise=" + h.Name("corp"), "-o", "domain=" + d, "-o", "zone=Zone"},
 			append(flags, h.Name("n"))...)
 	}
-	set("NUAGE_STORE=http://10.200.0.77:2379")
+	h.Configure("NUAGE_STORE=http://10.200.0.77:2379")
 	begin := time.Now()
 	h.Refused([]string{"etcd", "10.200.0.77"}, create("App1")...)
 	if took := time.Since(begin); took > 12*time.Second {
@@ -228,10 +222,11 @@ func TestSettings(t *testing.T) {
 		t.Errorf("nuagectl status:\n%s", out)
 	}
 
-	set("NUAGE_STORE=", "NUAGE_MTU=none")
+	h.Configure("NUAGE_STORE=", "NUAGE_MTU=none")
 	h.Refused([]string{"NUAGE_MTU", "none"}, create("App1")...)
 
-	set("NUAGE_MTU=1400", "NUAGE_AUTOCREATE=false")
+	h.Configure("NUAGE_MTU=1400", "NUAGE_AUTOCREATE=false")
+	h.StoreReady()
 	h.Refused([]string{"not found", "nuagectl apply"}, create("App1")...)
 	d := h.Domain("App1", "front=10.95.1.0/24")
 	h.Refused([]string{"Other"}, create("Other")...)
@@ -241,7 +236,8 @@ func TestSettings(t *testing.T) {
 	}
 	h.Docker("network", "rm", n)
 
-	set("NUAGE_AUTOCREATE=true", "NUAGE_ENTERPRISE="+d.Enterprise)
+	h.Configure("NUAGE_AUTOCREATE=true", "NUAGE_ENTERPRISE="+d.Enterprise)
+	h.StoreReady()
 	n = h.Network("default-enterprise", "-o", "domain=New", "-o", "zone=Zone")
 	c := h.Container("c", "--network", n)
 	reaches(t, h, c, h.Endpoint(c, n).Gateway, 64)
