@@ -2,8 +2,9 @@
 // endpoints; the code path is the same client either way. Every write is one transaction,
 // conditional on what it read, and a mirror of the whole state is held in a tenant.Feed.
 //
-// It is the only importer of etcd. It never listens on TCP, never exits the process, and
-// never gives out a write as done that etcd has not committed.
+// It is the only importer of etcd. It never listens on TCP but, if told to, on one port
+// with mutual TLS, where a host can write only what is its own; it never exits the
+// process, and never gives out a write as done that etcd has not committed.
 package store
 
 import (
@@ -16,7 +17,9 @@ import (
 
 	"github.com/sirupsen/logrus"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"nuage/controller/tenant"
 )
@@ -31,6 +34,13 @@ type Config struct {
 	// Host is this host's name.
 	Host string
 	Log  logrus.FieldLogger
+	// Listen is HOST:PORT on which the embedded etcd is served to other hosts; empty: it is not.
+	Listen string
+	// Autocreate lets the hosts that are served make enterprises, domains, zones and subnets.
+	Autocreate bool
+	// CADir is where the authority that signs the hosts' certificates is kept; by default
+	// "ca" beside Dir.
+	CADir string
 	// Reservation and Rest override tenant.ReservationTime and tenant.RestTime.
 	Reservation, Rest time.Duration
 }
@@ -47,6 +57,7 @@ type Store struct {
 	feed   *tenant.Feed
 	now    func() time.Time
 	past   ruin // of Run only
+	port   port
 
 	mu     sync.Mutex
 	status status
@@ -127,6 +138,7 @@ func (s *Store) serve(ctx context.Context) error {
 		return err
 	}
 	defer conn.close()
+	defer s.open(ctx, conn)()
 	s.retry(ctx, func(ctx context.Context) error { return s.session(ctx, conn) })
 	err = context.Cause(ctx)
 	if errors.Is(err, errEnded) {
@@ -142,6 +154,7 @@ type connection struct {
 	// defragment gives the database's free room back; nil if the database is not ours. The
 	// client in the process has it not.
 	defragment func() error
+	etcd       *etcdserver.EtcdServer // nil if it is not ours
 }
 
 // connect returns a client. When what it talks to has died for good, it calls died.
@@ -151,7 +164,7 @@ func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*con
 		if err != nil {
 			return nil, err
 		}
-		return &connection{srv.client, srv.close, srv.etcd.Server.Backend().Defrag}, nil
+		return &connection{srv.client, srv.close, srv.etcd.Server.Backend().Defrag, srv.etcd.Server}, nil
 	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            s.config.Endpoints,
@@ -160,6 +173,7 @@ func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*con
 		DialKeepAliveTime:    requestTimeout, // servers refuse more frequent ones
 		DialKeepAliveTimeout: requestTimeout,
 		Logger:               zap.NewNop(), // what fails is returned
+		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(reconnect)},
 	})
 	if err != nil {
 		return nil, err

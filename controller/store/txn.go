@@ -129,7 +129,7 @@ func (s *Store) attempt(ctx context.Context, ses *session, plan func(*tenant.Sta
 	}
 	resp, err := ses.client.Txn(ctx).If(t.conditions...).Then(t.operations...).Commit()
 	if err != nil {
-		return 0, false, s.unavailable(err)
+		return 0, false, s.refused(err)
 	}
 	if !resp.Succeeded {
 		*current = true

@@ -22,6 +22,8 @@ var (
 	ErrStale = errors.New("changed meanwhile")
 	// ErrExhausted is a subnet without a free address, or no number left.
 	ErrExhausted = errors.New("exhausted")
+	// ErrDenied is a write that the serving host does not take from this one.
+	ErrDenied = errors.New("not allowed")
 	// ErrUnavailable is a store, switch or Docker that does not answer now; try again.
 	ErrUnavailable = errors.New("unavailable")
 )
