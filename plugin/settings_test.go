@@ -42,12 +42,12 @@ func TestSettings(t *testing.T) {
 		})
 	}
 	s := readSettings(func(k string) string {
-		return map[string]string{"NUAGE_AUTOCREATE": "0", "NUAGE_VTEP": "lo"}[k]
+		return map[string]string{"NUAGE_AUTOCREATE": "0", "NUAGE_VTEP": "192.0.2.7"}[k]
 	})
 	if s.Autocreate {
 		t.Error("NUAGE_AUTOCREATE=0 is true")
 	}
-	if s.VTEP.String() != "127.0.0.1" {
-		t.Errorf("VTEP of lo is %s", s.VTEP)
+	if s.VTEP.String() != "192.0.2.7" {
+		t.Errorf("VTEP is %s", s.VTEP)
 	}
 }
