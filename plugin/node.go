@@ -146,6 +146,9 @@ func (n *node) openState() error {
 	if err != nil {
 		return err
 	}
+	if moved := j.Moved(); moved != "" {
+		n.log.WithField("moved", moved).Error("the journal was damaged and was put aside; what the store knows of this host is adopted")
+	}
 	links, err := link.Open()
 	if err != nil {
 		return errors.Join(err, j.Close())
