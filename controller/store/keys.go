@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"nuage/controller/tenant"
 )
 
@@ -25,9 +27,18 @@ const (
 	index = "/nuage/index/v1/"
 )
 
+// All that belongs to the state lies in [wholeFrom, wholeTo), and no secret does.
+var (
+	wholeFrom = aliveKey("")
+	wholeTo   = clientv3.GetPrefixRangeEnd(statusKey(""))
+)
+
 func enterpriseKey(id string) string     { return root + "enterprises/" + id }
 func hostKey(id string) string           { return root + "hosts/" + id }
-func networkKey(id string) string        { return root + "networks/" + id }
+func statusKey(host string) string       { return root + "status/" + host }
+func aliveKey(host string) string        { return root + "alive/" + host }
+func networkPrefix(host string) string   { return root + "networks/" + host + "/" }
+func networkKey(host, id string) string  { return networkPrefix(host) + id }
 func domainPrefix(domain string) string  { return root + "domains/" + domain + "/" }
 func domainKey(id string) string         { return domainPrefix(id) + "domain/" + id }
 func zoneKey(domain, id string) string   { return domainPrefix(domain) + "zones/" + id }
@@ -65,8 +76,10 @@ const (
 func parseKey(key string) (k tenant.Key, ok bool) {
 	parts := strings.Split(strings.TrimPrefix(key, root), "/")
 	switch kind := tenant.Kind(parts[0]); {
-	case len(parts) == 2 && (kind == tenant.KindEnterprise || kind == tenant.KindHost || kind == tenant.KindNetwork):
+	case len(parts) == 2 && (kind == tenant.KindEnterprise || kind == tenant.KindHost):
 		return tenant.Key{Kind: kind, ID: parts[1]}, true
+	case len(parts) == 3 && kind == tenant.KindNetwork:
+		return tenant.Key{Kind: kind, ID: parts[2]}, true
 	case kind != tenant.KindDomain || len(parts) < 4:
 		return tenant.Key{}, false
 	case len(parts) == 4 && parts[2] == "domain":

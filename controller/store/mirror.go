@@ -9,9 +9,6 @@ import (
 	"nuage/controller/tenant"
 )
 
-// page is how many objects one request of a listing asks for.
-const page = 2000
-
 // mirror keeps the feed equal to what etcd holds: it lists everything at one revision and
 // follows from there. It calls synced after the listing, and returns when the watch has
 // ended, to be called again. What vanished meanwhile is published as removed.

@@ -24,9 +24,9 @@ func (ses *session) bound(ctx context.Context) (context.Context, context.CancelF
 
 func (ses *session) release() { ses.users.Done() }
 
-// status is what Ready says and what acquire hands out. Exactly one of session and err is
+// readiness is what Ready says and what acquire hands out. Exactly one of session and err is
 // set, but while the store has not yet tried: then neither is, and writes wait.
-type status struct {
+type readiness struct {
 	session *session
 	err     error
 	changed chan struct{}
@@ -37,7 +37,7 @@ func (s *Store) set(ses *session, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.status.changed)
-	s.status = status{session: ses, err: err, changed: make(chan struct{})}
+	s.status = readiness{session: ses, err: err, changed: make(chan struct{})}
 }
 
 // acquire returns the session for one write. While the store is still starting for the

@@ -60,7 +60,7 @@ type Store struct {
 	port   port
 
 	mu     sync.Mutex
-	status status
+	status readiness
 }
 
 const (
@@ -87,7 +87,7 @@ func New(c Config) *Store {
 		log:    c.Log,
 		feed:   tenant.NewFeed(),
 		now:    func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) },
-		status: status{changed: make(chan struct{})},
+		status: readiness{changed: make(chan struct{})},
 	}
 }
 

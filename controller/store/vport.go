@@ -152,7 +152,7 @@ func (s *Store) PutNetwork(ctx context.Context, n tenant.Network) error {
 		n.DomainID, n.ZoneID = sub.DomainID, sub.ZoneID
 		t.exists(subnetKey(sub.DomainID, sub.ID))
 		t.into(sub.ID)
-		return putWhole(s, tenant.KindNetwork, st.Networks[n.ID], n, networkKey(n.ID), t)
+		return putWhole(s, tenant.KindNetwork, st.Networks[n.ID], n, networkKey(n.Host, n.ID), t)
 	})
 	return err
 }
@@ -161,8 +161,9 @@ func (s *Store) PutNetwork(ctx context.Context, n tenant.Network) error {
 func (s *Store) DeleteNetwork(ctx context.Context, id string) error {
 	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
 		if have := st.Networks[id]; have != nil {
-			t.unchanged(networkKey(id), have.Revision)
-			t.delete(networkKey(id))
+			key := networkKey(have.Host, id)
+			t.unchanged(key, have.Revision)
+			t.delete(key)
 		}
 		return nil
 	})

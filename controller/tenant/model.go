@@ -197,14 +197,6 @@ type Lease struct {
 	Expires time.Time `json:"expires,omitzero"`
 }
 
-// Host is a Docker host and its tunnel endpoint.
-type Host struct {
-	Meta               // ID is the host's name
-	Name    string     `json:"name"`
-	VTEP    netip.Addr `json:"vtep,omitzero"`
-	Version string     `json:"version,omitempty"`
-}
-
 // AddressMode is how a Docker network gets its addresses (design, section 8).
 type AddressMode string
 

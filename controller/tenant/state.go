@@ -2,7 +2,7 @@ package tenant
 
 import "fmt"
 
-// State is the tenant state of the domains present on a host, at one revision. It is
+// State is the tenant state, or the part of it that a host follows. It is
 // built by applying changes and keeps the indexes that the compiler walks. A State is
 // not safe for concurrent use; Feed guards one.
 type State struct {
@@ -15,6 +15,10 @@ type State struct {
 	Hosts       map[string]*Host
 	Networks    map[string]*Network
 	Leases      map[string]*Lease // by LeaseID
+
+	// HostStatus is by the host's name. Only a state read at once has it: it changes all the
+	// time, so no feed shows it.
+	HostStatus map[string]*HostStatus
 
 	children map[Key]map[Key]struct{}
 }
@@ -30,6 +34,7 @@ func NewState() *State {
 		Hosts:       map[string]*Host{},
 		Networks:    map[string]*Network{},
 		Leases:      map[string]*Lease{},
+		HostStatus:  map[string]*HostStatus{},
 		children:    map[Key]map[Key]struct{}{},
 	}
 }
