@@ -23,6 +23,12 @@ type (
 	}
 	// Move copies bits; both have the same width.
 	Move struct{ Src, Dst Subfield }
+	// CheckLarger sets the bit Dst to whether the packet is longer than Bytes, its
+	// Ethernet header counted, a VLAN tag not.
+	CheckLarger struct {
+		Bytes uint16
+		Dst   Subfield
+	}
 	// DecTTL decrements the IP ttl; a packet whose ttl runs out is dropped.
 	DecTTL struct{}
 	// Goto continues in a higher table; it is the last action.

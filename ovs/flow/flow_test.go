@@ -146,7 +146,7 @@ func TestDefectsPanic(t *testing.T) {
 func TestEqualActions(t *testing.T) {
 	nat := func(port uint16) *NAT { return &NAT{Src: true, Min: addr("10.0.0.1"), PortMin: port} }
 	distinct := []Action{
-		Output{1}, Output{2}, OutputReg{Whole(Reg1)}, OutputReg{Bits(Reg1, 0, 16)}, DecTTL{}, CTClear{}, nil,
+		Output{1}, Output{2}, OutputReg{Whole(Reg1)}, OutputReg{Bits(Reg1, 0, 16)}, DecTTL{}, CTClear{}, CheckLarger{1, Bits(Reg0, 1, 1)}, CheckLarger{2, Bits(Reg0, 1, 1)}, nil,
 		SetField{Eq(Reg1, 1)}, SetField{Masked(Reg1, 1, 1)}, Load{Whole(Reg1), 1}, Goto{1}, Resubmit{1},
 		CT{}, CT{Commit: true}, CT{Force: true}, CT{Zone: 1}, CT{ZoneSrc: Bits(Reg6, 0, 16)}, CT{Table: 1}, CT{NAT: &NAT{}},
 		CT{NAT: nat(1)}, CT{NAT: nat(2)}, CT{Exec: []Action{SetField{Eq(CTMark, 1)}}}, CT{Exec: []Action{SetField{Eq(CTMark, 2)}}},

@@ -43,6 +43,11 @@ func (a Move) appendText(b []byte) []byte {
 	return a.Dst.appendText(append(b, "->"...))
 }
 
+func (a CheckLarger) appendText(b []byte) []byte {
+	b = strconv.AppendUint(append(b, "check_pkt_larger("...), uint64(a.Bytes), 10)
+	return a.Dst.appendText(append(b, ")->"...))
+}
+
 func (DecTTL) appendText(b []byte) []byte { return append(b, "dec_ttl"...) }
 
 func (CTClear) appendText(b []byte) []byte { return append(b, "ct_clear"...) }

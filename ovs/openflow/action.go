@@ -25,6 +25,7 @@ const (
 	nxNAT         = 36
 	nxController2 = 37
 	nxCTClear     = 43
+	nxCheckLarger = 49
 
 	insGoto  = 1
 	insApply = 4
@@ -126,6 +127,16 @@ func appendAction(b []byte, a flow.Action) ([]byte, error) {
 		b = be.AppendUint16(b, a.Src.Offset)
 		b = be.AppendUint16(b, a.Dst.Offset)
 		b = appendOXMHeader(appendOXMHeader(b, a.Src.Field), a.Dst.Field)
+	case flow.CheckLarger:
+		if err := checkSubfield(a.Dst); err != nil {
+			return nil, err
+		}
+		if a.Dst.Width != 1 {
+			return nil, fmt.Errorf("check of the length into %d bits", a.Dst.Width)
+		}
+		b = be.AppendUint16(appendVendor(b, nxCheckLarger), a.Bytes)
+		b = be.AppendUint16(b, a.Dst.Offset)
+		b = appendOXMHeader(b, a.Dst.Field)
 	case flow.DecTTL:
 		return append(b, 0, actDecTTL, 0, 8, 0, 0, 0, 0), nil
 	case flow.Resubmit:

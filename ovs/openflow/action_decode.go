@@ -139,6 +139,10 @@ func decodeVendor(b []byte, nested bool) (flow.Action, error) {
 		return flow.Controller{MaxLen: be.Uint16(b[10:]), ID: be.Uint16(b[12:])}, nil
 	case subtype == nxController2:
 		return decodeController(b[16:])
+	case subtype == nxCheckLarger && len(b) == 24:
+		if dst, ok := subfield(b[14:], be.Uint16(b[12:]), 1); ok {
+			return flow.CheckLarger{Bytes: be.Uint16(b[10:]), Dst: dst}, nil
+		}
 	case subtype == nxCTClear:
 		return flow.CTClear{}, nil
 	case subtype == nxCT && len(b) >= 24 && !nested:

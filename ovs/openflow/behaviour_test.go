@@ -73,14 +73,15 @@ func TestRefusal(t *testing.T) {
 func TestUnsayable(t *testing.T) {
 	f := start(t)
 	for name, a := range map[string][]flow.Action{
-		"goto first":       {flow.Goto{Table: 9}, flow.DecTTL{}},
-		"meter last":       {flow.DecTTL{}, flow.MeterAction{ID: 1}},
-		"foreign":          {flow.Foreign{Text: "learn()"}},
-		"nil":              {nil},
-		"no bits":          {flow.OutputReg{Src: flow.Subfield{Field: flow.Reg0}}},
-		"too many bits":    {flow.OutputReg{Src: flow.Bits(flow.Reg0, 1, 32)}},
-		"move of unlike":   {flow.Move{Src: flow.Bits(flow.Reg0, 0, 4), Dst: flow.Whole(flow.Reg1)}},
-		"message too long": {flow.Controller{UserData: strings.Repeat("x", 65000)}, flow.Controller{UserData: strings.Repeat("x", 65000)}},
+		"goto first":         {flow.Goto{Table: 9}, flow.DecTTL{}},
+		"meter last":         {flow.DecTTL{}, flow.MeterAction{ID: 1}},
+		"foreign":            {flow.Foreign{Text: "learn()"}},
+		"nil":                {nil},
+		"no bits":            {flow.OutputReg{Src: flow.Subfield{Field: flow.Reg0}}},
+		"too many bits":      {flow.OutputReg{Src: flow.Bits(flow.Reg0, 1, 32)}},
+		"move of unlike":     {flow.Move{Src: flow.Bits(flow.Reg0, 0, 4), Dst: flow.Whole(flow.Reg1)}},
+		"length into 2 bits": {flow.CheckLarger{Bytes: 1, Dst: flow.Bits(flow.Reg0, 0, 2)}},
+		"message too long":   {flow.Controller{UserData: strings.Repeat("x", 65000)}, flow.Controller{UserData: strings.Repeat("x", 65000)}},
 	} {
 		fl := drop(1, 1)
 		fl.Actions = a

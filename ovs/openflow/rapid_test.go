@@ -166,9 +166,9 @@ func drawValue(t *rapid.T, f flow.Field, match bool) flow.FieldMatch {
 }
 
 func drawAction(t *rapid.T, settable []flow.Field, isIP, isIPv6 bool) flow.Action {
-	kinds := 9
+	kinds := 10
 	if isIP {
-		kinds = 12
+		kinds = 13
 	}
 	switch rapid.IntRange(0, kinds).Draw(t, "action") {
 	case 0:
@@ -193,8 +193,10 @@ func drawAction(t *rapid.T, settable []flow.Field, isIP, isIPv6 bool) flow.Actio
 	case 6, 7, 8, 9:
 		return flow.SetField{FieldMatch: drawValue(t, rapid.SampledFrom(settable).Draw(t, "set"), false)}
 	case 10:
-		return flow.DecTTL{}
+		return flow.CheckLarger{Bytes: rapid.Uint16().Draw(t, "bytes"), Dst: drawSubfield(t, 1, 1)}
 	case 11:
+		return flow.DecTTL{}
+	case 12:
 		return flow.CTClear{}
 	}
 	return drawCT(t, isIPv6)
