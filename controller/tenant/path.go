@@ -3,11 +3,12 @@ package tenant
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
-// PathSpec names a subnet as a user does: by the names of what contains it, or by its
-// CIDR in a zone. Empty means not said.
+// PathSpec names a subnet as a user does: by the names of what contains it, by its CIDR in
+// a zone, or by the zone alone if that has only one. Empty means not said.
 type PathSpec struct {
 	Enterprise, Domain, Zone, Subnet string
 	CIDR                             netip.Prefix
@@ -31,8 +32,9 @@ type Path struct {
 // Resolve has set. Objects to be made appear only if spec.Create.
 //
 // The enterprise, the domain and the zone are named. A subnet is named, or found by its
-// exact CIDR in the zone; a CIDR or gateway given beside must be the subnet's own. A subnet
-// is made if its CIDR is given; one that has no name is called after its CIDR.
+// exact CIDR in the zone, or is the only one of the zone that does not come and go with
+// Docker networks; a CIDR or gateway given beside must be the subnet's own. A subnet is
+// made if its CIDR is given; one that has no name is called after its CIDR.
 func (s *State) Resolve(spec PathSpec) (Path, error) {
 	if err := spec.check(); err != nil {
 		return Path{}, err
@@ -77,8 +79,6 @@ func (spec PathSpec) check() error {
 		if err := ValidateName(spec.Subnet); err != nil {
 			return fmt.Errorf("subnet: %w", err)
 		}
-	} else if !spec.CIDR.IsValid() {
-		return Errorf(ErrInvalid, "zone %s: neither a subnet nor a CIDR given", spec.Zone)
 	}
 	if !spec.CIDR.IsValid() {
 		return nil
@@ -108,6 +108,13 @@ func (s *State) resolveSubnet(p Path, spec PathSpec) (Subnet, error) {
 			return Subnet{}, Errorf(ErrNotFound, "%s: create it first (nuagectl apply)", where)
 		}
 	}
+	if !spec.CIDR.IsValid() {
+		sub, err := s.onlySubnet(p.Zone.ID, spec)
+		if err != nil {
+			return Subnet{}, err
+		}
+		return *sub, sub.agrees(spec)
+	}
 	made := Subnet{Name: spec.Subnet, CIDR: spec.CIDR, Gateway: spec.Gateway, DockerOwned: spec.DockerOwned}
 	if made.Name == "" {
 		made.Name = strings.ReplaceAll(spec.CIDR.String(), "/", "-")
@@ -129,6 +136,25 @@ func (s *State) resolveSubnet(p Path, spec PathSpec) (Subnet, error) {
 			spec.CIDR, other.Name, s.zoneName(other.ZoneID), spec.Domain, spec.Zone)
 	}
 	return *other, other.agrees(spec)
+}
+
+// onlySubnet is the zone's subnet for who names none.
+func (s *State) onlySubnet(zoneID string, spec PathSpec) (only *Subnet, err error) {
+	var names []string
+	s.Children(Key{KindZone, zoneID}, KindSubnet, func(id string) {
+		if sub := s.Subnets[id]; !sub.DockerOwned {
+			only = sub
+			names = append(names, sub.Name)
+		}
+	})
+	switch len(names) {
+	case 0:
+		return nil, Errorf(ErrNotFound, "zone %s of domain %s has no subnet, and no CIDR given to make one", spec.Zone, spec.Domain)
+	case 1:
+		return only, nil
+	}
+	slices.Sort(names)
+	return nil, Errorf(ErrConflict, "zone %s of domain %s has several subnets, and neither a name nor a CIDR given: %s", spec.Zone, spec.Domain, strings.Join(names, ", "))
 }
 
 // agrees tells whether a CIDR and gateway that the user gave are the subnet's.

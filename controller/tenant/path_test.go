@@ -21,6 +21,13 @@ func sample() *State {
 			CIDR: netip.MustParsePrefix("10.0.1.0/24"), Gateway: netip.MustParseAddr("10.0.1.1")}},
 		{Key{KindSubnet, "n2"}, &Subnet{Meta: Meta{ID: "n2"}, DomainID: "d2", ZoneID: "z2", Name: "web",
 			CIDR: netip.MustParsePrefix("10.0.1.0/24"), Gateway: netip.MustParseAddr("10.0.1.254")}},
+		// A zone with two subnets, and one that came with a Docker network.
+		{Key{KindDomain, "d3"}, &Domain{Meta: Meta{ID: "d3"}, EnterpriseID: "e", Name: "App3"}},
+		{Key{KindZone, "z3"}, &Zone{Meta: Meta{ID: "z3"}, DomainID: "d3", Name: "Front"}},
+		{Key{KindSubnet, "b"}, &Subnet{Meta: Meta{ID: "b"}, DomainID: "d3", ZoneID: "z3", Name: "b"}},
+		{Key{KindSubnet, "a"}, &Subnet{Meta: Meta{ID: "a"}, DomainID: "d3", ZoneID: "z3", Name: "a"}},
+		{Key{KindSubnet, "k"}, &Subnet{Meta: Meta{ID: "k"}, DomainID: "d3", ZoneID: "z3", Name: "k", DockerOwned: true}},
+		{Key{KindSubnet, "k1"}, &Subnet{Meta: Meta{ID: "k1"}, DomainID: "d", ZoneID: "z", Name: "k1", DockerOwned: true, CIDR: netip.MustParsePrefix("10.9.0.0/24")}},
 	} {
 		s.Apply(c)
 	}
@@ -45,7 +52,11 @@ func TestResolve(t *testing.T) {
 		{"zone made", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "New Zone", Subnet: "web", CIDR: cidr("10.0.2.0/24"), Create: true}, "e d ? ? web 10.0.2.0/24 10.0.2.1", nil},
 		{"no enterprise", PathSpec{Domain: "App1", Zone: "Front", Subnet: "web"}, "no enterprise given: a subnet is named by enterprise, domain and zone, and by subnet or CIDR", ErrInvalid},
 		{"no zone", PathSpec{Enterprise: "Acme", Domain: "App1", Subnet: "web"}, "no zone given: a subnet is named by enterprise, domain and zone, and by subnet or CIDR", ErrInvalid},
-		{"no subnet", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Front"}, "zone Front: neither a subnet nor a CIDR given", ErrInvalid},
+		{"the only one", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Front", Create: true}, "e d z n web 10.0.1.0/24 10.0.1.1", nil},
+		{"the only one, other gateway", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Front", Gateway: netip.MustParseAddr("10.0.1.2")}, "subnet web (10.0.1.0/24) has gateway 10.0.1.1, not 10.0.1.2", ErrConflict},
+		{"none to choose", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Back", Create: true}, "zone Back of domain App1 has no subnet, and no CIDR given to make one", ErrNotFound},
+		{"none to choose in a new zone", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Nope", Create: true}, "zone Nope of domain App1 has no subnet, and no CIDR given to make one", ErrNotFound},
+		{"several to choose from", PathSpec{Enterprise: "Acme", Domain: "App3", Zone: "Front"}, "zone Front of domain App3 has several subnets, and neither a name nor a CIDR given: a, b", ErrConflict},
 		{"bad name", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Fr\nont", Subnet: "web"}, `zone: the name "Fr\nont" contains the unprintable character U+000A`, ErrInvalid},
 		{"host bits", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Front", CIDR: cidr("10.0.1.7/24")}, "10.0.1.7/24 has host bits set; its prefix is 10.0.1.0/24", ErrInvalid},
 		{"gateway outside", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Back", CIDR: cidr("10.0.2.0/24"), Gateway: netip.MustParseAddr("10.0.3.1"), Create: true}, "gateway: 10.0.3.1 is not in 10.0.2.0/24", ErrInvalid},
