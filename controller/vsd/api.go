@@ -140,12 +140,9 @@ func (a *api) showOne(w http.ResponseWriter, status int, inst instance) {
 
 // readBody reads one object. No body and null are an object without attributes.
 func readBody(r *http.Request) (body, error) {
-	text, err := io.ReadAll(r.Body)
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, tenant.Errorf(tenant.ErrInvalid, "the request is larger than %d bytes", tooLarge.Limit)
-	}
+	text, err := readAll(r)
 	if err != nil {
-		return nil, fmt.Errorf("request: %w", err)
+		return nil, err
 	}
 	b := body{}
 	if len(text) == 0 {
@@ -155,6 +152,17 @@ func readBody(r *http.Request) (body, error) {
 		return nil, tenant.Errorf(tenant.ErrInvalid, "the request is not a JSON object: %v", err)
 	}
 	return b, nil
+}
+
+func readAll(r *http.Request) ([]byte, error) {
+	text, err := io.ReadAll(r.Body)
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, tenant.Errorf(tenant.ErrInvalid, "the request is larger than %d bytes", tooLarge.Limit)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("request: %w", err)
+	}
+	return text, nil
 }
 
 // query is what a list request asks for.

@@ -25,6 +25,12 @@ func badProperty(property, format string, args ...any) error {
 // errMethod is a method that a resource does not have.
 var errMethod = errors.New("method not allowed")
 
+// notServing is an error before anything was done: the same request may be made again, and
+// the answer says so by Retry-After.
+type notServing struct{ error }
+
+func (e notServing) Unwrap() error { return e.error }
+
 // class is how one sentinel of the model shows in both APIs. VSD's status is 409 for
 // whatever a user can mend, since its clients show the text of no other but 404.
 type class struct {
@@ -55,14 +61,22 @@ func classify(err error) class {
 	return class{err, http.StatusInternalServerError, http.StatusInternalServerError, "Internal error", 0}
 }
 
+func sayRetry(w http.ResponseWriter, err error) {
+	if errors.As(err, new(notServing)) {
+		w.Header().Set("Retry-After", "1")
+	}
+}
+
 // writeError answers a request of nuage's own API.
 func writeError(w http.ResponseWriter, err error) {
+	sayRetry(w, err)
 	writeJSON(w, classify(err).status, map[string]any{"error": err.Error()})
 }
 
 // writeVSDError answers in VSD's form. No list in it may be empty: a client indexes
 // them unasked.
 func writeVSDError(w http.ResponseWriter, err error) {
+	sayRetry(w, err)
 	c := classify(err)
 	property, text := "", err.Error()
 	if p := (*propertyError)(nil); errors.As(err, &p) {

@@ -57,6 +57,22 @@ func TestApplyBreaks(t *testing.T) {
 	}
 }
 
+// TestNoRetryAfterDoubt checks that only what was not begun is said to be repeatable.
+func TestNoRetryAfterDoubt(t *testing.T) {
+	real := newBench(t)
+	real.apply(200, "", "enterprise: E\ndomains: [{name: D}]")
+	b := real.over(&troubled{Store: real.store, beforeZone: func(tenant.Zone) error { return tenant.Errorf(tenant.ErrUnavailable, "away") }})
+	status, h, text := b.call("POST", "/nuage/v1/apply", "enterprise: E\ndomains: [{name: D, zones: [{name: Z}]}]")
+	if status != 503 || h.Get("Retry-After") != "" {
+		t.Errorf("apply: %d %v %s", status, h, text)
+	}
+	d := real.objects(200, "GET", "domains", "")[0]["ID"].(string)
+	status, h, text = b.call("POST", "/nuage/api/v6/domains/"+d+"/zones", `{"name":"Z"}`)
+	if status != 503 || h.Get("Retry-After") != "" {
+		t.Errorf("POST: %d %v %s", status, h, text)
+	}
+}
+
 // TestPutMeetsWriter checks that a PUT merges into what another wrote meanwhile.
 func TestPutMeetsWriter(t *testing.T) {
 	real := newBench(t)

@@ -106,12 +106,15 @@ func TestStoreAway(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/nuage/v1/zones", "/nuage/v1/export"} {
-		if status, _, text := b.call("GET", path, ""); status != 503 || !strings.Contains(text, `"error"`) {
-			t.Errorf("%s: %d %s", path, status, text)
+		if status, h, text := b.call("GET", path, ""); status != 503 || h.Get("Retry-After") == "" || !strings.Contains(text, `"error"`) {
+			t.Errorf("%s: %d %v %s", path, status, h, text)
 		}
 	}
-	if status, _, text := b.call("POST", "/nuage/v1/apply", "enterprise: E"); status != 503 {
-		t.Errorf("apply: %d %s", status, text)
+	if status, h, text := b.call("POST", "/nuage/v1/apply", "enterprise: E"); status != 503 || h.Get("Retry-After") == "" {
+		t.Errorf("apply: %d %v %s", status, h, text)
+	}
+	if _, h, _ := b.call("DELETE", "/nuage/api/v6/enterprises/"+e, ""); h.Get("Retry-After") == "" {
+		t.Errorf("VSD's form: %v", h)
 	}
 	for _, path := range []string{"/nuage/v1/status", "/nuage/v1/version", "/nuage/api/v6/me"} {
 		if status, _, text := b.call("GET", path, ""); status != 200 {

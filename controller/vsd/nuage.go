@@ -2,9 +2,7 @@ package vsd
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,7 +14,9 @@ import (
 )
 
 func (a *api) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, a.Status())
+	s := a.Status()
+	s.Problems = s.problems()
+	writeJSON(w, http.StatusOK, s)
 }
 
 func (a *api) serveVersion(w http.ResponseWriter, _ *http.Request) {
@@ -112,12 +112,9 @@ func (a *api) apply(r *http.Request) (done Applied, err error) {
 			return done, tenant.Errorf(tenant.ErrInvalid, "query: dryRun=%q is neither true nor false", text)
 		}
 	}
-	text, err := io.ReadAll(r.Body)
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return done, tenant.Errorf(tenant.ErrInvalid, "the file is larger than %d bytes", tooLarge.Limit)
-	}
+	text, err := readAll(r)
 	if err != nil {
-		return done, fmt.Errorf("request: %w", err)
+		return done, err
 	}
 	docs, err := tenant.ParseDocuments(text)
 	if err != nil {

@@ -55,9 +55,12 @@ type Store interface {
 	DeleteVport(ctx context.Context, id string) error
 }
 
-// Config is what New needs; every field is required.
+// Config is what New needs; every field but CreateToken is required.
 type Config struct {
 	Store Store
+	// CreateToken makes a token by which one other host joins, for a time. It is nil where
+	// no host can: this one does not serve.
+	CreateToken func(ctx context.Context, ttl time.Duration) (string, error)
 	// Status is asked at each request and must not block.
 	Status  func() Status
 	Version string
@@ -73,6 +76,7 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("GET /nuage/v1/version", a.serveVersion)
 	mux.HandleFunc("GET /nuage/v1/export", a.serveExport)
 	mux.HandleFunc("POST /nuage/v1/apply", a.serveApply)
+	mux.HandleFunc("POST /nuage/v1/tokens", a.serveTokens)
 	mux.HandleFunc("GET /nuage/v1/{kind}", a.serveView)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, tenant.Errorf(tenant.ErrNotFound, "no resource %s %s", r.Method, r.URL.Path))
@@ -171,8 +175,11 @@ func userOf(ctx context.Context) User {
 // it does not find for one to create.
 func (a *api) ready() error {
 	err := a.Store.Ready()
-	if err == nil || errors.Is(err, tenant.ErrUnavailable) {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, tenant.ErrUnavailable):
+		return notServing{err}
 	}
-	return fmt.Errorf("store: %w: %w", tenant.ErrUnavailable, err)
+	return notServing{fmt.Errorf("store: %w: %w", tenant.ErrUnavailable, err)}
 }

@@ -1,0 +1,69 @@
+package vsd
+
+import (
+	"context"
+	"encoding/json"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus/hooks/test"
+)
+
+func TestToken(t *testing.T) {
+	b := newBench(t)
+	if status, _, text := b.call("POST", "/nuage/v1/tokens", ""); status != 409 || !strings.Contains(text, "NUAGE_LISTEN") {
+		t.Errorf("on a host that does not serve: %d %s", status, text)
+	}
+	log, _ := test.NewNullLogger()
+	var asked time.Duration
+	srv := httptest.NewServer(New(Config{Store: b.store, Status: func() Status { return Status{} }, Log: log,
+		CreateToken: func(_ context.Context, ttl time.Duration) (string, error) { asked = ttl; return "secret", nil }}))
+	defer srv.Close()
+	s := &bench{t, b.store, b.stop, srv.URL}
+	for body, want := range map[string]time.Duration{"": time.Hour, "{}": time.Hour, `{"ttl":"90m"}`: 90 * time.Minute} {
+		status, _, text := s.call("POST", "/nuage/v1/tokens", body)
+		var made Token
+		if err := json.Unmarshal([]byte(text), &made); err != nil || status != 201 || made.Token != "secret" || asked != want ||
+			time.Until(made.Expires.Add(-want)).Abs() > 5*time.Second {
+			t.Errorf("%s: %d %v %s, asked for %s", body, status, err, text, asked)
+		}
+	}
+	asked = 0
+	for _, body := range []string{"x", "[]", `{"ttl":1}`, `{"ttl":"1 hour"}`, `{"ttl":"-1h"}`, `{"ttl":"0s"}`, `{"lifetime":"1h"}`} {
+		if status, _, text := s.call("POST", "/nuage/v1/tokens", body); status != 400 || asked != 0 {
+			t.Errorf("%s: %d %s, asked for %s", body, status, text, asked)
+		}
+	}
+	b.stop()
+	if status, h, text := s.call("POST", "/nuage/v1/tokens", ""); status != 503 || h.Get("Retry-After") == "" || asked != 0 {
+		t.Errorf("without a store: %d %s", status, text)
+	}
+}
+
+func TestProblems(t *testing.T) {
+	well := func() Status {
+		return Status{Store: StoreStatus{Ready: true}, Switch: SwitchStatus{Connected: true}, Docker: DockerStatus{Reachable: true}}
+	}
+	if s := well(); len(s.problems()) > 0 {
+		t.Errorf("healthy: %q", s.problems())
+	}
+	for want, spoil := range map[string]func(*Status){
+		"setting NUAGE_MTU: no number":    func(s *Status) { s.Settings = []SettingError{{"NUAGE_MTU", "no number"}} },
+		"store not ready":                 func(s *Status) { s.Store.Ready = false },
+		"store not ready: no leader":      func(s *Status) { s.Store = StoreStatus{Error: "no leader"} },
+		"store: disk full":                func(s *Status) { s.Store.Error = "disk full" },
+		"switch not connected: no ovsdb":  func(s *Status) { s.Switch = SwitchStatus{Error: "no ovsdb"} },
+		"switch: odd":                     func(s *Status) { s.Switch.Error = "odd" },
+		"tunnel: uplink":                  func(s *Status) { s.Switch.Tunnel.Problem = "uplink" },
+		"agent: refused":                  func(s *Status) { s.Agent.Error = "refused" },
+		"Docker not reachable: no socket": func(s *Status) { s.Docker = DockerStatus{Error: "no socket"} },
+	} {
+		s := well()
+		spoil(&s)
+		if got := s.problems(); len(got) != 1 || got[0] != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
