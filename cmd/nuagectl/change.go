@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,7 +40,7 @@ ever deleted. Everything is checked first: a file with a mistake changes nothing
 			if dryRun {
 				query.Set("dryRun", "true")
 			}
-			answer, err := c.client.do(cmd.Context(), http.MethodPost, "/nuage/v1/apply", query, bytes.NewReader(text))
+			answer, err := c.client.do(cmd.Context(), http.MethodPost, "/nuage/v1/apply", query, text)
 			if refused := (*refusal)(nil); err != nil && !errors.As(err, &refused) {
 				return err
 			}

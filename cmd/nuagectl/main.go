@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -79,17 +80,25 @@ func (c *command) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.socket, "socket", "/run/nuage/api.sock", "`PATH` of the plugin's socket on this host")
 	root.PersistentFlags().StringVar(&c.server, "server", "", "`URL` of a controller instead, such as https://HOST:8443")
 	root.MarkFlagsMutuallyExclusive("socket", "server")
-	for _, sub := range []*cobra.Command{c.get(), c.status(), c.apply(), c.export(), c.delete(), c.version()} {
+	token := c.token()
+	for _, sub := range append(token.Commands(), c.get(), c.status(), c.apply(), c.export(), c.delete(), c.version()) {
 		body := sub.RunE
 		sub.RunE = func(cmd *cobra.Command, args []string) (err error) {
-			if c.client, err = newClient(c.socket, c.server); err != nil {
+			limit, _ := cmd.Flags().GetDuration("wait") // 0 where there is no such flag
+			if c.client, err = newClient(c.socket, c.server, patience{limit: limit, since: time.Now(), tell: cmd.ErrOrStderr()}); err != nil {
 				return err
 			}
 			c.started = true
 			return body(cmd, args)
 		}
-		root.AddCommand(sub)
+		if sub.Name() != "status" { // which shows what is, at once
+			sub.Flags().Duration("wait", 10*time.Second, "wait so `LONG` for a plugin that is still starting; 0: do not")
+		}
+		if !sub.HasParent() {
+			root.AddCommand(sub)
+		}
 	}
+	root.AddCommand(token)
 	return root
 }
 

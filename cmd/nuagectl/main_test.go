@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,69 +28,150 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"nuagectl": m
 
 // TestScripts runs nuagectl as a user does, against the real API over a real store.
 //
-// A script has the socket in $SOCKET and these commands: "attach NAME SUBNET IP" makes a
-// vport as the driver does; "fail NAME SUBNET REASON" one that could not be attached.
+// A script has the socket in $SOCKET and these commands: "attach NAME SUBNET IP HOST" makes
+// a vport as the driver does; "fail NAME SUBNET REASON HOST" one that could not be attached;
+// "healthy" mends what the status says. At $LATE there is a second plugin that is still
+// starting: "late socket" and "late store" let its parts come after a while.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			dir, err := os.MkdirTemp("", "nuagectl") // a socket's path is short
+			p, err := newPlugin()
 			if err != nil {
 				return err
 			}
-			env.Defer(func() { os.RemoveAll(dir) })
-			socket := filepath.Join(dir, "api.sock")
-			env.Setenv("SOCKET", socket)
-			s, stop, err := serve(socket)
+			env.Defer(p.stop)
+			env.Values["plugin"] = p
+			env.Setenv("SOCKET", p.socket)
+			second, err := newPlugin()
 			if err != nil {
 				return err
 			}
-			env.Defer(stop)
-			env.Values["store"] = s
-			return nil
+			env.Defer(second.stop)
+			env.Values["late"] = second
+			env.Setenv("LATE", second.socket)
+			if err := p.listen(); err != nil {
+				return err
+			}
+			return p.start()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"attach": attach, "fail": attach},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"attach": attach, "fail": attach, "healthy": healthy, "late": late},
 	})
 }
 
-// serve is the API over a store of its own, on a socket.
-func serve(socket string) (*store.Store, func(), error) {
+// plugin is the API over a store of its own, on a socket.
+type plugin struct {
+	socket string
+	store  *store.Store
+	status atomic.Pointer[vsd.Status]
+	server *http.Server
+	end    []func()
+}
+
+func newPlugin() (*plugin, error) {
+	dir, err := os.MkdirTemp("", "nuagectl") // a socket's path is short
+	if err != nil {
+		return nil, err
+	}
 	log, _ := test.NewNullLogger()
-	s := store.New(store.Config{Dir: filepath.Join(filepath.Dir(socket), "store"), Host: "h1", Log: log})
+	p := &plugin{socket: filepath.Join(dir, "api.sock")}
+	p.end = append(p.end, func() { os.RemoveAll(dir) })
+	p.status.Store(&sample)
+	p.store = store.New(store.Config{Dir: filepath.Join(dir, "store"), Host: "h1", Log: log})
+	p.server = &http.Server{Handler: vsd.New(vsd.Config{Store: p.store, Status: func() vsd.Status { return *p.status.Load() }, Version: "1.2.3", Log: log,
+		CreateToken: p.token})}
+	return p, nil
+}
+
+// token stands for the serving part of a store, that this one has not.
+func (p *plugin) token(_ context.Context, ttl time.Duration) (string, error) {
+	if p.status.Load().Store.Serving == "" {
+		return "", tenant.Errorf(tenant.ErrConflict, "this host serves no others")
+	}
+	return "nuage-token-" + ttl.String(), nil
+}
+
+func (p *plugin) listen() error {
+	l, err := net.Listen("unix", p.socket)
+	if err == nil {
+		p.end = append(p.end, func() { p.server.Close() })
+		go p.server.Serve(l)
+	}
+	return err
+}
+
+// start runs the store and waits until it serves.
+func (p *plugin) start() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	for deadline := time.Now().Add(20 * time.Second); s.Ready() != nil && time.Now().Before(deadline); {
+	go func() { done <- p.store.Run(ctx) }()
+	p.end = append(p.end, func() { cancel(); <-done })
+	for deadline := time.Now().Add(20 * time.Second); p.store.Ready() != nil && time.Now().Before(deadline); {
 		time.Sleep(2 * time.Millisecond)
 	}
-	if err := s.Ready(); err != nil {
-		cancel()
-		return nil, nil, err
+	return p.store.Ready()
+}
+
+func (p *plugin) stop() {
+	for _, f := range slices.Backward(p.end) {
+		f()
 	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		cancel()
-		return nil, nil, err
-	}
-	srv := &http.Server{Handler: vsd.New(vsd.Config{Store: s, Status: func() vsd.Status { return sample }, Version: "1.2.3", Log: log})}
-	go srv.Serve(l)
-	return s, func() { srv.Close(); cancel(); <-done }, nil
 }
 
 var sample = vsd.Status{
 	Host: "h1", Version: "1.2.3", VTEP: netip.MustParseAddr("192.0.2.1"), UptimeSeconds: 3725,
 	Settings: []vsd.SettingError{{Name: "NUAGE_MTU", Problem: "\"x\x1b\" is not a number"}},
-	Store:    vsd.StoreStatus{Mode: "embedded", Ready: true, Revision: 42},
-	Switch:   vsd.SwitchStatus{Bridge: "alubr0", Datapath: "netdev", Version: "3.1.0", Ports: 1, Error: "ovsdb-server is away"},
-	Agent:    vsd.AgentStatus{Revision: 41, Flows: 120, Notes: []string{"vport web: no subnet"}},
-	Docker:   vsd.DockerStatus{Reachable: true, Version: "20.10.24"}, Endpoints: 2, Networks: 1,
+	Store:    vsd.StoreStatus{Mode: "embedded", Ready: true, Revision: 42, Joined: "192.0.2.9:4680"},
+	Switch: vsd.SwitchStatus{Bridge: "alubr0", Datapath: "netdev", Version: "3.1.0", Ports: 1, Error: "ovsdb-server is away",
+		Tunnel: vsd.TunnelStatus{Problem: "the uplink belongs to the kernel"}},
+	Agent:  vsd.AgentStatus{Revision: 41, Flows: 120, Notes: []string{"vport web: no subnet"}},
+	Docker: vsd.DockerStatus{Reachable: true, Version: "20.10.24"}, Endpoints: 2, Networks: 1,
+}
+
+var well = vsd.Status{
+	Host: "h1", Version: "1.2.3", VTEP: netip.MustParseAddr("192.0.2.1"), UptimeSeconds: 60,
+	Store: vsd.StoreStatus{Mode: "embedded", Ready: true, Revision: 42, Following: 3, Serving: "192.0.2.1:4680"},
+	Switch: vsd.SwitchStatus{Bridge: "alubr0", Datapath: "system", Version: "3.1.0", Ports: 4, Connected: true,
+		Tunnel: vsd.TunnelStatus{Port: "nuage-vxlan", VTEP: netip.MustParseAddr("192.0.2.1")}},
+	Agent:  vsd.AgentStatus{Revision: 42, Flows: 120},
+	Docker: vsd.DockerStatus{Reachable: true, Version: "20.10.24"},
+}
+
+func healthy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: healthy")
+	}
+	ts.Value("plugin").(*plugin).status.Store(&well)
+}
+
+// What comes late comes so late that a command that runs at once has seen it missing.
+const (
+	socketDelay = 300 * time.Millisecond
+	storeDelay  = quietTime + 1500*time.Millisecond
+)
+
+func late(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: late socket|store")
+	}
+	p := ts.Value("late").(*plugin)
+	delay, what := socketDelay, p.listen
+	if args[0] == "store" {
+		delay, what = storeDelay, p.start
+	}
+	done := make(chan error, 1)
+	go func() {
+		time.Sleep(delay)
+		done <- what()
+	}()
+	ts.Defer(func() { ts.Check(<-done) })
 }
 
 func attach(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 4 {
 		ts.Fatalf("usage: attach|fail NAME SUBNET IP|REASON HOST")
 	}
-	s := ts.Value("store").(*store.Store)
+	s := ts.Value("plugin").(*plugin).store
 	v := tenant.Vport{Meta: tenant.Meta{ID: uuid.NewString()}, Name: args[0], Type: tenant.VportContainer, Host: args[3]}
 	s.Feed().View(func(st *tenant.State) {
 		for id, n := range st.Subnets {
@@ -107,12 +191,6 @@ func attach(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func TestServerFlag(t *testing.T) {
-	dir := t.TempDir()
-	_, stop, err := serve(filepath.Join(dir, "api.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	defer stranger.Close()
 	for _, c := range []struct {
@@ -123,12 +201,68 @@ func TestServerFlag(t *testing.T) {
 		{"--server " + stranger.URL + " get zones", exitFailed, "is this nuage?"},
 		{"--server " + stranger.URL + "/x get zones", exitUsage, "is not a URL"},
 		{"--server ftp://x get zones", exitUsage, "is not a URL"},
-		{"--server https://127.0.0.1:1 get zones", exitFailed, "https://127.0.0.1:1: "},
+		{"--server https://127.0.0.1:1 get zones --wait 0", exitFailed, "https://127.0.0.1:1: "},
 		{"--server https://h --socket s get zones", exitUsage, "none of the others can be"},
 	} {
 		var out, errOut strings.Builder
 		if exit := run(t.Context(), strings.Fields(c.args), nil, &out, &errOut); exit != c.exit || !strings.Contains(errOut.String(), c.want) || out.Len() > 0 {
 			t.Errorf("%s: exit %d, want %d: %q, want %q; %q", c.args, exit, c.exit, errOut.String(), c.want, out.String())
+		}
+	}
+}
+
+// TestRepeats checks that a request is made again, with its body, only after an answer
+// that promises that nothing was done.
+func TestRepeats(t *testing.T) {
+	for _, c := range []struct {
+		name, retry string
+		status      int
+		wait        string
+		want        int
+	}{
+		{"nothing was done", "1", 503, "10s", 3},
+		{"something may be done", "", 503, "10s", 1},
+		{"a refusal for good", "1", 409, "10s", 1},
+		{"no waiting", "1", 503, "0", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var bodies []string
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				if bodies = append(bodies, string(body)); len(bodies) == 3 {
+					io.WriteString(w, `{"changes":[]}`)
+					return
+				}
+				if c.retry != "" {
+					w.Header().Set("Retry-After", c.retry)
+				}
+				w.WriteHeader(c.status)
+				io.WriteString(w, `{"error":"not now"}`)
+			}))
+			defer srv.Close()
+			var out, errOut strings.Builder
+			exit := run(t.Context(), []string{"--server", srv.URL, "apply", "-f", "-", "--wait", c.wait}, strings.NewReader("the file"), &out, &errOut)
+			if done := c.want == 3; done != (exit == exitDone) || done != (errOut.Len() == 0) {
+				t.Errorf("exit %d, %q", exit, errOut.String())
+			}
+			if want := slices.Repeat([]string{"the file"}, c.want); !slices.Equal(bodies, want) {
+				t.Errorf("requests: %q, want %q", bodies, want)
+			}
+		})
+	}
+}
+
+// TestWaitEnds checks that a wait ends when it is over, and when the user ends it.
+func TestWaitEnds(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "none")
+	for wait, end := range map[string]time.Duration{"150ms": time.Hour, "1h": 150 * time.Millisecond} {
+		ctx, cancel := context.WithTimeout(t.Context(), end)
+		defer cancel()
+		var out, errOut strings.Builder
+		start := time.Now()
+		exit := run(ctx, []string{"--socket", socket, "get", "zones", "--wait", wait}, nil, &out, &errOut)
+		if took := time.Since(start); exit != exitFailed || took < 150*time.Millisecond || took > 5*time.Second || !strings.Contains(errOut.String(), "nuage is not running on this host") {
+			t.Errorf("--wait %s: exit %d after %s: %s", wait, exit, took, errOut.String())
 		}
 	}
 }
