@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
@@ -61,7 +62,13 @@ type Config struct {
 	RunDir   string // where BRIDGE.mgmt is; the folder of DB if empty
 	Bridge   string
 	Datapath string // Auto if empty
-	Log      logrus.FieldLogger
+	// VTEP is this host's address on the underlay. While it is valid, the bridge has the
+	// TunnelPort, which sends from it.
+	VTEP netip.Addr
+	// LinkOf is the name of the link of the host that has an address, "" if none; nil asks
+	// the kernel. It is for a bridge in another network namespace than this process.
+	LinkOf func(netip.Addr) (string, error)
+	Log    logrus.FieldLogger
 }
 
 // Bridge is one bridge and the connections to it. All methods may be called from any
@@ -77,6 +84,7 @@ type Bridge struct {
 	session *session // nil while not connected
 	view    view     // the last that was seen, also while not connected
 	problem string   // what is wrong with the bridge that keep may not repair
+	tunnel  Tunnel
 	numbers numbers
 	moved   chan struct{} // closed and replaced when anything under mu has changed
 	db      Connection
@@ -104,6 +112,7 @@ type Status struct {
 	Epoch uint64
 	// Problem is what keeps the bridge from being as configured, in words; "" if nothing.
 	Problem string
+	Tunnel  Tunnel
 }
 
 // New returns a Bridge that does nothing until Run.
@@ -117,11 +126,17 @@ func New(conf Config) *Bridge {
 	if conf.Log == nil {
 		conf.Log = logrus.StandardLogger()
 	}
+	if conf.LinkOf == nil {
+		conf.LinkOf = linkOf
+	}
 	now := time.Now()
 	b := &Bridge{conf: conf, hwaddr: randomMAC(), changed: make(chan struct{}, 1), redial: make(chan struct{}, 1),
 		moved: make(chan struct{}),
 		db:    Connection{Socket: conf.DB, Error: notStarted, Since: now},
 		of:    Connection{Socket: filepath.Join(conf.RunDir, conf.Bridge+".mgmt"), Error: notStarted, Since: now}}
+	if conf.VTEP.IsValid() {
+		b.tunnel = Tunnel{Port: TunnelPort, Problem: notStarted}
+	}
 	return b
 }
 
@@ -142,6 +157,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.keepDB(ctx) })
 	group.Go(func() error { return b.keepOpenFlow(ctx) })
+	group.Go(func() error { return b.keepTunnel(ctx) })
 	if err := group.Wait(); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
@@ -158,6 +174,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("bridge %s: the name of a link has at most 15 characters", c.Bridge)
 	case c.Datapath != Auto && c.Datapath != System && c.Datapath != Netdev:
 		return fmt.Errorf("bridge %s: datapath %q is none of auto, system, netdev", c.Bridge, c.Datapath)
+	case c.VTEP.IsValid() && !c.VTEP.Is4():
+		return fmt.Errorf("bridge %s: VTEP %v is not an IPv4 address", c.Bridge, c.VTEP)
 	}
 	return nil
 }
@@ -171,7 +189,7 @@ func (b *Bridge) Changed() <-chan struct{} { return b.changed }
 func (b *Bridge) Status() Status {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := Status{OVSDB: b.db, OpenFlow: b.of, Bridge: b.conf.Bridge, Epoch: b.epoch, Problem: b.problem}
+	s := Status{OVSDB: b.db, OpenFlow: b.of, Bridge: b.conf.Bridge, Epoch: b.epoch, Problem: b.problem, Tunnel: b.tunnel}
 	if b.view.root != nil {
 		s.Version = b.view.root.Version
 	}

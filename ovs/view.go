@@ -50,6 +50,9 @@ type view struct {
 	// elsewhere has the names that no port of ours can have, and the bridges that have
 	// them: names are unique among all bridges, bonds and bridges' own ports included.
 	elsewhere map[string]string
+	// internal has the links that bridges, this one included, made for the host itself, and
+	// the datapath of that bridge.
+	internal map[string]string
 }
 
 // member is a port of the bridge.
@@ -63,7 +66,7 @@ type member struct {
 
 // look is the view of one bridge.
 func (t *tables) look(name string) view {
-	v := view{ports: map[string]member{}, elsewhere: map[string]string{}}
+	v := view{ports: map[string]member{}, elsewhere: map[string]string{}, internal: map[string]string{}}
 	for _, root := range t.roots {
 		v.root = root
 	}
@@ -83,6 +86,9 @@ func (t *tables) look(name string) view {
 func (t *tables) lookPort(v *view, name string, bridge *bridgeRow, port *portRow) {
 	for _, id := range port.Interfaces {
 		row := t.interfaces[id]
+		if row != nil && row.Type == "internal" {
+			v.internal[row.Name] = bridge.datapath()
+		}
 		switch {
 		case row == nil:
 		case bridge.Name != name:

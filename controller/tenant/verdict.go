@@ -61,6 +61,7 @@ const (
 	ReasonOutside        Reason = "address outside of the domain"
 	ReasonBroadcast      Reason = "broadcast or multicast"
 	ReasonUnknownMAC     Reason = "MAC that the subnet does not have"
+	ReasonNoTunnel       Reason = "vport on another host, no tunnel"
 	ReasonHairpin        Reason = "to the sender itself"
 )
 
@@ -78,7 +79,7 @@ func dropped(r Reason) Outcome { return Outcome{Decision: Dropped, Reason: r} }
 // Verdict is what the network owes a packet that a vport sends, decided naively from the
 // model: it looks at everything, compiles nothing, and is what the compiled flows are
 // tested against. It supposes a state without contradictions. Two vports on different
-// hosts are as near as two on one.
+// hosts with a VTEP each are as near as two on one.
 func (s *State) Verdict(from *Vport, p Packet) Outcome {
 	subnet := s.Subnets[from.SubnetID]
 	switch {
@@ -135,7 +136,7 @@ func (s *State) verdictIPv4(from *Vport, subnet *Subnet, p Packet) Outcome {
 	}
 	for _, v := range s.Vports {
 		if v.Host != "" && v.SubnetID == subnet.ID && v.MAC == p.EthDst {
-			return arrive(from, v, Outcome{EthSrc: p.EthSrc, TTL: p.TTL})
+			return s.arrive(from, v, Outcome{EthSrc: p.EthSrc, TTL: p.TTL})
 		}
 	}
 	return dropped(ReasonUnknownMAC)
@@ -151,7 +152,7 @@ func (s *State) route(from *Vport, domainID string, p Packet) Outcome {
 	for _, v := range s.Vports {
 		sn := s.Subnets[v.SubnetID]
 		if v.Host != "" && sn != nil && sn.DomainID == domainID && v.IPv4 == p.Dst {
-			return arrive(from, v, Outcome{EthSrc: GatewayMAC, TTL: p.TTL - 1})
+			return s.arrive(from, v, Outcome{EthSrc: GatewayMAC, TTL: p.TTL - 1})
 		}
 	}
 	for _, sn := range s.Subnets {
@@ -164,10 +165,18 @@ func (s *State) route(from *Vport, domainID string, p Packet) Outcome {
 
 // arrive is where policies between two vports decide, once there are any: a domain
 // without one allows everything inside it.
-func arrive(from, to *Vport, o Outcome) Outcome {
-	if from.ID == to.ID {
+func (s *State) arrive(from, to *Vport, o Outcome) Outcome {
+	switch {
+	case from.ID == to.ID:
 		return dropped(ReasonHairpin)
+	case from.Host != to.Host && !(s.hasVTEP(from.Host) && s.hasVTEP(to.Host)):
+		return dropped(ReasonNoTunnel)
 	}
 	o.Decision, o.To = Delivered, to.ID
 	return o
+}
+
+func (s *State) hasVTEP(host string) bool {
+	h := s.Hosts[host]
+	return h != nil && h.VTEP.IsValid()
 }

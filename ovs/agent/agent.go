@@ -173,9 +173,12 @@ func (a *Agent) round(ctx context.Context, changes *tenant.Subscription) error {
 // flows of running containers stay.
 func (a *Agent) compile(changes *tenant.Subscription) error {
 	db := a.conf.Switch.Status().OVSDB // before the ports, so that they are loaded if it is connected
-	ports := map[string]uint32{}
+	ports, tunnel := map[string]uint32{}, uint32(0)
 	for name, p := range a.conf.Switch.Ports() {
-		if p.OFPort != 0 {
+		switch {
+		case name == ovs.TunnelPort:
+			tunnel = p.OFPort
+		case p.OFPort != 0:
 			ports[name] = p.OFPort
 		}
 	}
@@ -183,7 +186,7 @@ func (a *Agent) compile(changes *tenant.Subscription) error {
 		keys := changes.Take()
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.compiler.SetPorts(ports)
+		a.compiler.SetPorts(ports, tunnel)
 		for _, id := range a.compiler.Update(s, keys) {
 			a.pending[id] = struct{}{}
 			a.reconsider(id)

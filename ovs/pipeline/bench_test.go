@@ -33,7 +33,7 @@ func BenchmarkCompile(b *testing.B) {
 			c := NewCompiler(thisHost)
 			for b.Loop() {
 				c = NewCompiler(thisHost)
-				c.SetPorts(w.ports)
+				c.SetPorts(w.ports, tunnelPort)
 				c.Update(w.state, allKeys(w.state))
 			}
 			runtime.GC()
@@ -49,7 +49,7 @@ func BenchmarkOneVport(b *testing.B) {
 	for _, n := range []int{100, 10000} {
 		w := manyVports(n)
 		c := NewCompiler(thisHost)
-		c.SetPorts(w.ports)
+		c.SetPorts(w.ports, tunnelPort)
 		c.Update(w.state, allKeys(w.state))
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			i := byte(0)

@@ -24,6 +24,7 @@ type claimed uint8
 
 const (
 	claimCookie  claimed = iota
+	claimVTEP            // of a host
 	claimNumber          // of a domain
 	claimVNI             // of a subnet
 	claimAddress         // in a domain
@@ -33,12 +34,14 @@ const (
 
 func (c claim) String() string {
 	switch c.what {
+	case claimVTEP:
+		return "VTEP " + addr4(c.value).String()
 	case claimNumber:
 		return fmt.Sprintf("domain number %d", c.value)
 	case claimVNI:
 		return fmt.Sprintf("VNI %d", c.value)
 	case claimAddress:
-		return "address " + netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(c.value)))).String()
+		return "address " + addr4(c.value).String()
 	case claimMAC:
 		return "MAC " + tenant.MAC(binary.BigEndian.AppendUint64(nil, c.value)[2:]).String()
 	case claimPort:
@@ -49,8 +52,18 @@ func (c claim) String() string {
 }
 
 func addressClaim(domainID string, a netip.Addr) claim {
+	return claim{claimAddress, domainID, uint4(a)}
+}
+
+func vtepClaim(a netip.Addr) claim { return claim{what: claimVTEP, value: uint4(a)} }
+
+func uint4(a netip.Addr) uint64 {
 	b := a.As4()
-	return claim{claimAddress, domainID, uint64(binary.BigEndian.Uint32(b[:]))}
+	return uint64(binary.BigEndian.Uint32(b[:]))
+}
+
+func addr4(v uint64) netip.Addr {
+	return netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, uint32(v))))
 }
 
 func macClaim(subnetID string, m tenant.MAC) claim {
@@ -114,5 +127,5 @@ func before(a, b *entry) bool {
 }
 
 func order(k tenant.Kind) int {
-	return slices.Index([]tenant.Kind{tenant.KindDomain, tenant.KindSubnet, tenant.KindVport}, k)
+	return slices.Index([]tenant.Kind{tenant.KindHost, tenant.KindDomain, tenant.KindSubnet, tenant.KindVport}, k)
 }

@@ -3,9 +3,10 @@ package pipeline
 import "nuage/ovs/flow"
 
 // A tag would otherwise travel unseen past every match on IPv4 or ARP.
-func classifyBase(f *fragment, _ object) {
+func classifyBase(f *fragment, o object) {
 	f.drop(DropTagged, flow.NewMatch(flow.Masked(flow.VLANVID, flow.VLANPresent, flow.VLANPresent)))
 	f.drop(DropUnknownPort, flow.NewMatch())
+	classifyTunnel(f, o)
 }
 
 func classifyVport(f *fragment, o object) {

@@ -16,20 +16,25 @@ type Input struct {
 	Host string
 	// Ports are the port numbers of this host's bridge by interface name.
 	Ports map[string]uint32
+	// Tunnel is the number of the port to other hosts; 0 if there is none.
+	Tunnel uint32
 }
 
 // Compile is the desired flows of a host, and the notes: why an object that ought to have
 // flows has none. It is what a Compiler arrives at, whatever the order of changes.
 func Compile(in Input) (flow.Set, map[tenant.Key]string) {
 	c := NewCompiler(in.Host)
-	c.SetPorts(in.Ports)
+	c.SetPorts(in.Ports, in.Tunnel)
 	c.Update(in.State, allKeys(in.State))
 	return c.flows, c.notes
 }
 
 // allKeys are the objects of a state that have flows.
 func allKeys(s *tenant.State) []tenant.Key {
-	keys := make([]tenant.Key, 0, len(s.Domains)+len(s.Subnets)+len(s.Vports))
+	keys := make([]tenant.Key, 0, len(s.Hosts)+len(s.Domains)+len(s.Subnets)+len(s.Vports))
+	for id := range s.Hosts {
+		keys = append(keys, tenant.Key{Kind: tenant.KindHost, ID: id})
+	}
 	for id := range s.Domains {
 		keys = append(keys, tenant.Key{Kind: tenant.KindDomain, ID: id})
 	}
@@ -47,6 +52,7 @@ func allKeys(s *tenant.State) []tenant.Key {
 type Compiler struct {
 	host    string
 	ports   map[string]uint32
+	tunnel  uint32
 	entries map[tenant.Key]*entry
 	cookies map[uint64]tenant.Key
 	claims  claims
@@ -56,6 +62,7 @@ type Compiler struct {
 	// byInterface finds this host's vports by the name of their port.
 	byInterface map[string]map[string]struct{}
 	moved       []string // interfaces whose port changed since the last Update
+	tunnelMoved bool
 	flows       flow.Set
 	notes       map[tenant.Key]string
 }
@@ -85,10 +92,7 @@ func NewCompiler(host string) *Compiler {
 	}
 	e := c.entry(SwitchKey)
 	c.reclaim(e, []claim{{what: claimCookie, value: Cookie(SwitchKey)}})
-	for _, f := range c.fragment(SwitchKey, object{}) {
-		c.flows.Put(f)
-		e.flows = append(e.flows, f.Key())
-	}
+	c.refill(e, object{})
 	return c
 }
 
@@ -118,8 +122,11 @@ func (c *Compiler) Owner(cookie uint64) (tenant.Key, bool) {
 	return k, ok
 }
 
-// SetPorts replaces the ports; the next Update takes them into account.
-func (c *Compiler) SetPorts(ports map[string]uint32) {
+// SetPorts replaces the ports and the number of the tunnel port, 0 for none; the next
+// Update takes them into account.
+func (c *Compiler) SetPorts(ports map[string]uint32, tunnel uint32) {
+	c.tunnelMoved = c.tunnelMoved || tunnel != c.tunnel
+	c.tunnel = tunnel
 	for name, n := range ports {
 		if old, ok := c.ports[name]; !ok || old != n {
 			c.moved = append(c.moved, name)
@@ -147,10 +154,17 @@ func (c *Compiler) Update(s *tenant.State, changed []tenant.Key) []flow.Key {
 		}
 	}
 	c.moved = nil
+	tunnelMoved := c.tunnelMoved
+	if c.tunnelMoved = false; tunnelMoved {
+		c.everyHost(s, d.touch)
+	}
 	for i := 0; i < len(d.queue); i++ {
 		k := d.queue[i]
 		c.restate(s, k, &d)
-		dependents(s, k, d.touch)
+		c.dependents(s, k, d.touch)
+	}
+	if tunnelMoved {
+		d.queue = append(d.queue, SwitchKey)
 	}
 	return c.rebuild(s, d.queue)
 }
@@ -172,9 +186,15 @@ func (d *dirty) touch(k tenant.Key) {
 }
 
 // dependents calls f with the objects whose fragments depend directly on k's object.
-func dependents(s *tenant.State, k tenant.Key, f func(tenant.Key)) {
+func (c *Compiler) dependents(s *tenant.State, k tenant.Key, f func(tenant.Key)) {
 	var kind tenant.Kind
 	switch k.Kind {
+	case tenant.KindHost:
+		if k.ID == c.host { // whose MTU counts on the way to each other
+			c.everyHost(s, f)
+			return
+		}
+		kind = tenant.KindVport
 	case tenant.KindDomain:
 		kind = tenant.KindSubnet
 	case tenant.KindSubnet:
@@ -183,6 +203,12 @@ func dependents(s *tenant.State, k tenant.Key, f func(tenant.Key)) {
 		return
 	}
 	s.Children(k, kind, func(id string) { f(tenant.Key{Kind: kind, ID: id}) })
+}
+
+func (c *Compiler) everyHost(s *tenant.State, f func(tenant.Key)) {
+	for id := range s.Hosts {
+		f(tenant.Key{Kind: tenant.KindHost, ID: id})
+	}
 }
 
 // restate brings the indexes up to date with k's object, and touches the objects whose
@@ -311,19 +337,33 @@ func (c *Compiler) rebuild(s *tenant.State, keys []tenant.Key) []flow.Key {
 		if e == nil {
 			continue
 		}
-		o, note := c.resolve(s, k)
+		o, note, live := c.resolve(s, k)
 		if note != "" {
 			c.notes[k] = note
 		}
-		if o.domain == nil {
+		if !live {
 			continue
 		}
-		for _, f := range c.fragment(k, o) {
-			c.put(e, f)
-			mark(f.Key())
+		c.refill(e, o)
+		for _, id := range e.flows {
+			mark(id)
 		}
 	}
 	return changed
+}
+
+// refill runs the stages for one object.
+func (c *Compiler) refill(e *entry, o object) {
+	f := fragment{cookie: Cookie(e.key)}
+	c.cookies[f.cookie] = e.key
+	for _, t := range Tables {
+		if stage := t.stage(e.key.Kind); stage != nil {
+			stage(&f, o)
+		}
+	}
+	for _, f := range f.flows {
+		c.put(e, f)
+	}
 }
 
 // put adds a flow of e. Claims exclude that another object has a flow of that identity;
@@ -336,17 +376,4 @@ func (c *Compiler) put(e *entry, f flow.Flow) {
 	}
 	c.flows.Put(f)
 	e.flows = append(e.flows, f.Key())
-}
-
-// fragment runs the stages for one object.
-func (c *Compiler) fragment(k tenant.Key, o object) []flow.Flow {
-	f := fragment{cookie: Cookie(k)}
-	c.cookies[f.cookie] = k
-	for _, t := range Tables {
-		stage := t.stage(k.Kind)
-		if stage != nil {
-			stage(&f, o)
-		}
-	}
-	return f.flows
 }

@@ -86,7 +86,7 @@ func reference() string {
 	for _, d := range Drops {
 		fmt.Fprintf(&b, "| %s | %d | %s | %s |\n", names[d.Table], d.Priority, d.Per, d.Reason)
 	}
-	fmt.Fprintf(&b, "\n## Flows\n| for each | flows |\n|---|---|\n| bridge | %d |\n| domain present on the host | %d |\n| subnet of it | %d |\n| vport on this host | %d |\n| vport on another host | %d |\n",
-		flowsPerSwitch, flowsPerDomain, flowsPerSubnet, flowsPerLocalVport, flowsPerRemoteVport)
+	fmt.Fprintf(&b, "\n## Flows\n| for each | flows |\n|---|---|\n| bridge | %d |\n| domain present on the host | %d |\n| subnet of it | %d |\n| vport on this host | %d |\n| vport on another host | %d |\n| other host | %d |\n",
+		flowsPerSwitch, flowsPerDomain, flowsPerSubnet, flowsPerLocalVport, flowsPerRemoteVport, flowsPerHost)
 	return b.String()
 }

@@ -14,6 +14,7 @@ import (
 // drawWorld is a small state without contradictions. Its domains use the same addresses.
 func drawWorld(t *rapid.T) *world {
 	w := newWorld()
+	w.host("nowhere", "192.0.2.3").VTEP = netip.Addr{}
 	port := uint32(10)
 	for d := range rapid.IntRange(1, 3).Draw(t, "domains") {
 		domain := fmt.Sprintf("d%d", d)
@@ -23,14 +24,19 @@ func drawWorld(t *rapid.T) *world {
 			w.subnet(subnet, domain, fmt.Sprintf("10.0.%d.0/24", s), uint32(100*(d+1)+s))
 			for v := range rapid.IntRange(0, 3).Draw(t, "vports") {
 				n := port
-				if rapid.IntRange(0, 4).Draw(t, "far") == 0 {
+				where := rapid.IntRange(0, 5).Draw(t, "where")
+				if where < 3 {
 					n = 0
 				}
-				w.vport(fmt.Sprintf("%s/v%d", subnet, v), subnet, fmt.Sprintf("10.0.%d.%d", s, v+2), n)
+				v := w.vport(fmt.Sprintf("%s/v%d", subnet, v), subnet, fmt.Sprintf("10.0.%d.%d", s, v+2), n)
+				if where == 0 {
+					v.Host = "nowhere"
+				}
 				port++
 			}
 		}
-		w.vport(domain+"/home", domain+"/s0", "10.0.0.200", port) // the domain is present
+		w.vport(domain+"/home", domain+"/s0", "10.0.0.200", port) // the domain is present, here
+		w.vport(domain+"/away", domain+"/s0", "10.0.0.201", 0)    // and there
 		port++
 	}
 	return w
@@ -39,7 +45,7 @@ func drawWorld(t *rapid.T) *world {
 // drawPacket is mostly sound, so that it comes far, and wrong in any one thing.
 func drawPacket(t *rapid.T, w *world, from *tenant.Vport) tenant.Packet {
 	macs := []tenant.MAC{tenant.GatewayMAC, broadcast, stranger, {1, 0, 0x5e, 0, 0, 1}}
-	addrs := []netip.Addr{netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.0.0.77"), netip.IPv4Unspecified()}
+	addrs := []netip.Addr{netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("10.0.0.77"), netip.MustParseAddr("192.0.2.2"), netip.IPv4Unspecified()}
 	for _, id := range sortedIDs(w.state.Subnets) {
 		addrs = append(addrs, w.state.Subnets[id].Gateway)
 	}

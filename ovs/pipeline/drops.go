@@ -17,41 +17,50 @@ type Drop struct {
 
 // The reasons.
 var (
-	DropTagged         = Drop{TableClassifier, 200, "switch", tenant.ReasonTagged}
-	DropUnknownPort    = Drop{TableClassifier, 0, "switch", "port without a vport"}
-	DropDHCPServer     = Drop{TableGuard, 110, "vport", tenant.ReasonDHCPServer}
-	DropSpoofedARP     = Drop{TableGuard, 20, "vport", tenant.ReasonSpoofedARP}
-	DropSpoofedIP      = Drop{TableGuard, 10, "vport", tenant.ReasonSpoofedIP}
-	DropOtherProtocol  = Drop{TableGuard, 5, "vport", tenant.ReasonOtherProtocol}
-	DropGuardMiss      = Drop{TableGuard, 0, "switch", "not classified"}
-	DropOwnAddress     = Drop{TableARP, 110, "vport", tenant.ReasonOwnAddress}
-	DropUnknownARP     = Drop{TableARP, 10, "domain", tenant.ReasonUnknownARP}
-	DropARPMiss        = Drop{TableARP, 0, "switch", "not classified"}
-	DropToGateway      = Drop{TableGateway, 90, "subnet", tenant.ReasonToGateway}
-	DropTTL0           = Drop{TableRouter, 301, "domain", tenant.ReasonTTL0}
-	DropTTL1           = Drop{TableRouter, 300, "domain", tenant.ReasonTTL1}
-	DropUnknownAddress = Drop{TableRouter, 100, "subnet", tenant.ReasonUnknownAddress}
-	DropOutside        = Drop{TableRouter, 50, "domain", tenant.ReasonOutside}
-	DropRemote         = Drop{TableForwarder, 99, "vport", "vport on another host, no tunnel"}
-	DropBroadcast      = Drop{TableForwarder, 90, "domain", tenant.ReasonBroadcast}
-	DropUnknownMAC     = Drop{TableForwarder, 10, "domain", tenant.ReasonUnknownMAC}
-	DropForwarderMiss  = Drop{TableForwarder, 0, "switch", "not classified"}
-	DropConntrackMiss  = Drop{TableConntrack, 0, "switch", "domain without a decision on policy"}
-	DropStateMiss      = Drop{TableState, 0, "switch", "untracked"}
-	DropIngressMiss    = Drop{TableIngressPolicy, 0, "switch", "no decision"}
-	DropEgressMiss     = Drop{TableEgressPolicy, 0, "switch", "no decision"}
-	DropCommitMiss     = Drop{TableCommit, 0, "switch", "no decision"}
+	DropTagged          = Drop{TableClassifier, 200, "switch", tenant.ReasonTagged}
+	DropPrime           = Drop{TableClassifier, 150, "switch", "another host primes the way here"}
+	DropUnknownVTEP     = Drop{TableClassifier, 90, "switch", "tunnel packet from an unknown VTEP"}
+	DropTunnelProtocol  = Drop{TableClassifier, 80, "switch", "tunnel packet that is not IPv4"}
+	DropUnknownPort     = Drop{TableClassifier, 0, "switch", "port without a vport"}
+	DropUnknownVNI      = Drop{TableTunnel, 0, "switch", "tunnel packet with a VNI that is not here"}
+	DropDHCPServer      = Drop{TableGuard, 110, "vport", tenant.ReasonDHCPServer}
+	DropSpoofedARP      = Drop{TableGuard, 20, "vport", tenant.ReasonSpoofedARP}
+	DropSpoofedIP       = Drop{TableGuard, 10, "vport", tenant.ReasonSpoofedIP}
+	DropOtherProtocol   = Drop{TableGuard, 5, "vport", tenant.ReasonOtherProtocol}
+	DropGuardMiss       = Drop{TableGuard, 0, "switch", "not classified"}
+	DropOwnAddress      = Drop{TableARP, 110, "vport", tenant.ReasonOwnAddress}
+	DropUnknownARP      = Drop{TableARP, 10, "domain", tenant.ReasonUnknownARP}
+	DropARPMiss         = Drop{TableARP, 0, "switch", "not classified"}
+	DropToGateway       = Drop{TableGateway, 90, "subnet", tenant.ReasonToGateway}
+	DropTTL0            = Drop{TableRouter, 301, "domain", tenant.ReasonTTL0}
+	DropTTL1            = Drop{TableRouter, 300, "domain", tenant.ReasonTTL1}
+	DropUnknownAddress  = Drop{TableRouter, 100, "subnet", tenant.ReasonUnknownAddress}
+	DropOutside         = Drop{TableRouter, 50, "domain", tenant.ReasonOutside}
+	DropRemote          = Drop{TableForwarder, 99, "vport", tenant.ReasonNoTunnel}
+	DropBroadcast       = Drop{TableForwarder, 90, "domain", tenant.ReasonBroadcast}
+	DropNotHere         = Drop{TableForwarder, 20, "domain", "tunnel packet for a vport that is not here"}
+	DropUnknownMAC      = Drop{TableForwarder, 10, "domain", tenant.ReasonUnknownMAC}
+	DropForwarderMiss   = Drop{TableForwarder, 0, "switch", "not classified"}
+	DropConntrackMiss   = Drop{TableConntrack, 0, "switch", "domain without a decision on policy"}
+	DropStateMiss       = Drop{TableState, 0, "switch", "untracked"}
+	DropIngressMiss     = Drop{TableIngressPolicy, 0, "switch", "no decision"}
+	DropEgressMiss      = Drop{TableEgressPolicy, 0, "switch", "no decision"}
+	DropCommitMiss      = Drop{TableCommit, 0, "switch", "no decision"}
+	DropNoTunnel        = Drop{TableOutput, 50, "switch", "no tunnel to the receiver's host"}
+	DropNoEncapsulation = Drop{TableEncapsulate, 0, "switch", "no tunnel port"}
 )
 
 // Drops are all the reasons, in packet order.
 var Drops = []Drop{
-	DropTagged, DropUnknownPort,
+	DropTagged, DropPrime, DropUnknownVTEP, DropTunnelProtocol, DropUnknownPort,
+	DropUnknownVNI,
 	DropDHCPServer, DropSpoofedARP, DropSpoofedIP, DropOtherProtocol, DropGuardMiss,
 	DropOwnAddress, DropUnknownARP, DropARPMiss,
 	DropToGateway,
 	DropTTL0, DropTTL1, DropUnknownAddress, DropOutside,
-	DropRemote, DropBroadcast, DropUnknownMAC, DropForwarderMiss,
+	DropRemote, DropBroadcast, DropNotHere, DropUnknownMAC, DropForwarderMiss,
 	DropConntrackMiss, DropStateMiss, DropIngressMiss, DropEgressMiss, DropCommitMiss,
+	DropNoTunnel, DropNoEncapsulation,
 }
 
 // ReasonOf is why a flow drops; false for a flow that does not.

@@ -28,13 +28,21 @@ func Cookie(k tenant.Key) uint64 {
 }
 
 // object is what a stage sees: the vport with its subnet and domain, a subnet with its
-// domain, a domain, or nothing (the switch). The fields in use have been checked.
+// domain, a domain, another host, or nothing (the switch). The fields in use have been
+// checked.
 type object struct {
 	domain *tenant.Domain
 	subnet *tenant.Subnet
 	vport  *tenant.Vport
 	// port is the vport's port number here; 0 for a vport on another host.
 	port uint32
+	// vtep is the tunnel address of another host, or of the host of a vport that is not
+	// here; not valid where there is no way to it.
+	vtep netip.Addr
+	// mtu is the largest IPv4 packet of a vport that reaches the other host; 0 if unknown.
+	mtu int
+	// tunnel is the number of the tunnel port; 0 if there is none.
+	tunnel uint32
 }
 
 // fragment collects the flows of one object.
@@ -70,6 +78,9 @@ func toGatewayMAC() flow.FieldMatch     { return flow.EqMAC(flow.EthDst, gateway
 func inDomain(o object) flow.FieldMatch { return flow.Eq(regDomain, uint64(o.domain.Number)) }
 func inSubnet(o object) flow.FieldMatch { return flow.Eq(regSubnet, uint64(o.subnet.VNI)) }
 func fromPort(o object) flow.FieldMatch { return flow.Eq(flow.InPort, uint64(o.port)) }
+func fromTunnel(v uint64) flow.FieldMatch {
+	return flow.Masked(regFlags, v, 1)
+}
 func set(m flow.FieldMatch) flow.Action { return flow.SetField{FieldMatch: m} }
 func move(from, to flow.Field) flow.Action {
 	return flow.Move{Src: flow.Whole(from), Dst: flow.Whole(to)}

@@ -8,20 +8,44 @@ import (
 	"nuage/controller/tenant"
 )
 
-const thisHost = "host-1"
+const (
+	thisHost  = "host-1"
+	otherHost = "host-2"
+)
+
+// tunnelPort is the number of the tunnel port on every bridge.
+const tunnelPort = 1000
 
 // world builds a tenant state by hand. IDs are names.
 type world struct {
 	state *tenant.State
-	ports map[string]uint32
+	ports map[string]uint32 // of this host
+	far   map[string]uint32 // of the other host
 	made  int
 }
 
+// newWorld has two hosts.
 func newWorld() *world {
-	return &world{state: tenant.NewState(), ports: map[string]uint32{}}
+	w := &world{state: tenant.NewState(), ports: map[string]uint32{}, far: map[string]uint32{}}
+	w.host(thisHost, "192.0.2.1")
+	w.host(otherHost, "192.0.2.2")
+	return w
 }
 
-func (w *world) input() Input { return Input{State: w.state, Host: thisHost, Ports: w.ports} }
+func (w *world) input() Input {
+	return Input{State: w.state, Host: thisHost, Ports: w.ports, Tunnel: tunnelPort}
+}
+
+// otherInput is the same world seen from the other host.
+func (w *world) otherInput() Input {
+	return Input{State: w.state, Host: otherHost, Ports: w.far, Tunnel: tunnelPort}
+}
+
+func (w *world) host(name, vtep string) *tenant.Host {
+	h := &tenant.Host{Meta: w.meta(name), Name: name, VTEP: netip.MustParseAddr(vtep), MTU: 1500}
+	w.put(tenant.KindHost, name, h)
+	return h
+}
 
 func (w *world) meta(id string) tenant.Meta {
 	w.made++
@@ -38,19 +62,30 @@ func (w *world) subnet(id, domain, cidr string, vni uint32) {
 		Gateway: p.Addr().Next(), VNI: vni})
 }
 
-// vport attaches to this host by port number; 0 puts it on another host.
+// vport attaches to this host by port number; 0 puts it on the other host.
 func (w *world) vport(id, subnet, addr string, port uint32) *tenant.Vport {
 	v := &tenant.Vport{Meta: w.meta(id), Name: id, SubnetID: subnet, IPv4: netip.MustParseAddr(addr),
-		MAC: tenant.MAC{2, 0, 0, 0, byte(w.made >> 8), byte(w.made)}, Host: "host-2"}
+		MAC: tenant.MAC{2, 0, 0, 0, byte(w.made >> 8), byte(w.made)}, Host: otherHost}
 	if sn := w.state.Subnets[subnet]; sn != nil {
 		v.DomainID = sn.DomainID
 	}
 	if port != 0 {
 		v.Host, v.Interface = thisHost, fmt.Sprintf("nu%d", port)
 		w.ports[v.Interface] = port
+	} else {
+		v.Interface = fmt.Sprintf("nf%d", w.made)
+		w.far[v.Interface] = uint32(10 + len(w.far))
 	}
 	w.put(tenant.KindVport, id, v)
 	return v
+}
+
+// portOf is the number of a vport's port, on whichever host it is.
+func (w *world) portOf(v *tenant.Vport) uint32 {
+	if v.Host == thisHost {
+		return w.ports[v.Interface]
+	}
+	return w.far[v.Interface]
 }
 
 func (w *world) put(kind tenant.Kind, id string, value any) {

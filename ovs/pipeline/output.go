@@ -1,7 +1,60 @@
 package pipeline
 
-import "nuage/ovs/flow"
+import (
+	"encoding/binary"
+
+	"nuage/ovs/flow"
+)
 
 func outputBase(f *fragment, _ object) {
+	f.drop(DropNoTunnel, flow.NewMatch(toTunnel()))
 	f.add(TableOutput, 0, flow.NewMatch(), flow.OutputReg{Src: flow.Whole(regOutput)})
 }
+
+func outputHost(f *fragment, o object) {
+	m := flow.NewMatch(toTunnel(), toVTEP(o))
+	if o.mtu == 0 {
+		f.add(TableOutput, 100, m, flow.Goto{Table: TableEncapsulate})
+		return
+	}
+	f.add(TableOutput, 100, m, flow.CheckLarger{Bytes: uint16(o.mtu + ethernetHeader), Dst: tooLargeBit},
+		flow.Goto{Table: TableEncapsulate})
+}
+
+// The tunnel's fields are set last of all: what is set before connection tracking
+// ofproto/trace misreports.
+func encapsulateBase(f *fragment, o object) {
+	if o.tunnel == 0 {
+		missDrop(DropNoEncapsulation)(f, o)
+		return
+	}
+	f.add(TableEncapsulate, 0, flow.NewMatch(),
+		flow.Move{Src: flow.Bits(regSubnet, 0, 24), Dst: flow.Bits(flow.TunID, 0, 24)},
+		move(regVTEP, flow.TunDst), flow.Output{Port: o.tunnel})
+}
+
+// TooLarge begins the user data of a packet that goes to the agent because the way to the
+// receiver's host is too narrow for it; two bytes follow, the MTU of that way.
+const TooLarge = "mtu"
+
+// headerBytes of the packet are enough for the agent: Ethernet, the longest IPv4 header
+// and the 8 bytes behind it.
+const (
+	ethernetHeader = 14
+	headerBytes    = ethernetHeader + 60 + 8
+)
+
+// A packet that is too large is never dropped in silence: its sender would send it again
+// for ever.
+func encapsulateHost(f *fragment, o object) {
+	if o.mtu == 0 {
+		return
+	}
+	f.add(TableEncapsulate, 100, flow.NewMatch(flow.Masked(regFlags, 2, 2), toVTEP(o)),
+		flow.Controller{MaxLen: headerBytes, UserData: string(binary.BigEndian.AppendUint16([]byte(TooLarge), uint16(o.mtu)))})
+}
+
+var tooLargeBit = flow.Bits(regFlags, 1, 1)
+
+func toVTEP(o object) flow.FieldMatch { return flow.Eq(regVTEP, uint4(o.vtep)) }
+func toTunnel() flow.FieldMatch       { return flow.Eq(regOutput, 0) }

@@ -13,6 +13,13 @@ import (
 func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint32) ([]claim, time.Time) {
 	cs := []claim{{what: claimCookie, value: Cookie(k)}}
 	switch k.Kind {
+	case tenant.KindHost:
+		if h := s.Hosts[k.ID]; h != nil {
+			if h.VTEP.Is4() {
+				cs = append(cs, vtepClaim(h.VTEP))
+			}
+			return cs, h.Created
+		}
 	case tenant.KindDomain:
 		if d := s.Domains[k.ID]; d != nil {
 			return append(cs, claim{what: claimNumber, value: uint64(d.Number)}), d.Created
@@ -45,18 +52,76 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 	return nil, time.Time{}
 }
 
-// resolve finds what an object's flows are made of. Without a domain in the result the
-// object has no flows, and the note says why, unless it needs none here.
-func (c *Compiler) resolve(s *tenant.State, k tenant.Key) (object, string) {
+// resolve finds what an object's flows are made of. One that is not live has no flows, and
+// the note says why, unless it needs none here. A note beside flows says what they cannot
+// do.
+func (c *Compiler) resolve(s *tenant.State, k tenant.Key) (o object, note string, live bool) {
 	switch k.Kind {
+	case kindSwitch:
+		return object{tunnel: c.tunnel}, "", true
+	case tenant.KindHost:
+		o, note = c.resolveHost(s, s.Hosts[k.ID])
 	case tenant.KindDomain:
-		return c.resolveDomain(s, s.Domains[k.ID])
+		o, note = c.resolveDomain(s, s.Domains[k.ID])
 	case tenant.KindSubnet:
-		return c.resolveSubnet(s, s.Subnets[k.ID])
+		o, note = c.resolveSubnet(s, s.Subnets[k.ID])
 	default:
-		return c.resolveVport(s, s.Vports[k.ID])
+		o, note = c.resolveVport(s, s.Vports[k.ID])
 	}
+	return o, note, o != object{}
 }
+
+// resolveHost is another host that there is a tunnel to. This host needs none to itself,
+// but others may have no way to it.
+func (c *Compiler) resolveHost(s *tenant.State, h *tenant.Host) (object, string) {
+	problem := c.noTunnel(s, h.ID)
+	switch {
+	case h.ID == c.host && !h.VTEP.IsValid(): // the only host, perhaps
+		return object{}, ""
+	case h.ID == c.host, problem != "":
+		return object{}, problem
+	case c.tunnel == 0:
+		return object{}, ""
+	}
+	return object{vtep: h.VTEP, tunnel: c.tunnel, mtu: pathMTU(s.Hosts[c.host], h)}, ""
+}
+
+// noTunnel is why there is no way to a host; empty if there is one.
+func (c *Compiler) noTunnel(s *tenant.State, host string) string {
+	h := s.Hosts[host]
+	problem := ""
+	switch {
+	case h == nil:
+		problem = "it is not known"
+	case !h.VTEP.IsValid():
+		problem = "it has no VTEP"
+	case !h.VTEP.Is4() || !h.VTEP.IsGlobalUnicast():
+		problem = fmt.Sprintf("%v cannot be a VTEP", h.VTEP)
+	default:
+		problem = c.lost(s, tenant.Key{Kind: tenant.KindHost, ID: host})
+	}
+	if problem != "" {
+		return fmt.Sprintf("host %s: %s", host, problem)
+	}
+	return ""
+}
+
+// pathMTU is the largest IPv4 packet of a vport that fits through a tunnel from here to
+// there; 0 if either host has not said how wide its underlay is.
+func pathMTU(here, there *tenant.Host) int {
+	if here == nil || here.MTU == 0 || there.MTU == 0 {
+		return 0
+	}
+	return min(max(min(here.MTU, there.MTU)-encapsulation, leastMTU), mostMTU)
+}
+
+// What a tunnel adds to a packet, and the bounds within which its MTU makes sense: IPv4's
+// least, and what fits into the fields that carry it.
+const (
+	encapsulation = 50
+	leastMTU      = 68
+	mostMTU       = 65000
+)
 
 func (c *Compiler) resolveDomain(s *tenant.State, d *tenant.Domain) (object, string) {
 	if c.local[d.ID] == 0 {
@@ -110,8 +175,11 @@ func (c *Compiler) resolveVport(s *tenant.State, v *tenant.Vport) (object, strin
 		return object{}, ""
 	}
 	o, _ := c.resolveSubnet(s, sn)
+	unreachable := ""
 	if here {
 		o.port = c.ports[v.Interface]
+	} else if unreachable = c.noTunnel(s, v.Host); unreachable == "" {
+		o.vtep = s.Hosts[v.Host].VTEP
 	}
 	problem := ""
 	switch {
@@ -132,6 +200,9 @@ func (c *Compiler) resolveVport(s *tenant.State, v *tenant.Vport) (object, strin
 		return object{}, fmt.Sprintf("vport %s: %s", v.Name, problem)
 	}
 	o.vport = v
+	if unreachable != "" {
+		return o, fmt.Sprintf("vport %s: not reachable: %s", v.Name, unreachable)
+	}
 	return o, ""
 }
 
@@ -151,6 +222,8 @@ func (c *Compiler) lost(s *tenant.State, k tenant.Key) string {
 
 func nameOf(s *tenant.State, k tenant.Key) string {
 	switch {
+	case k.Kind == tenant.KindHost:
+		return "host " + k.ID
 	case k.Kind == tenant.KindDomain && s.Domains[k.ID] != nil:
 		return "domain " + s.Domains[k.ID].Name
 	case k.Kind == tenant.KindSubnet && s.Subnets[k.ID] != nil:

@@ -15,6 +15,7 @@ import (
 // The tables, by number. A packet only ever moves to a higher one.
 const (
 	TableClassifier    flow.Table = 0
+	TableTunnel        flow.Table = 5
 	TableGuard         flow.Table = 10
 	TableARP           flow.Table = 20
 	TableGateway       flow.Table = 30
@@ -29,10 +30,12 @@ const (
 	TableCommit        flow.Table = 90
 	TableLimiter       flow.Table = 100
 	TableOutput        flow.Table = 110
+	TableEncapsulate   flow.Table = 120
 )
 
 // Table describes one stage. The unexported functions add the stage's flows for the
-// switch as a whole, for a domain, for a subnet and for a vport; nil adds none.
+// switch as a whole, for another host, for a domain, for a subnet and for a vport; nil adds
+// none.
 type Table struct {
 	Number  flow.Table
 	Name    string
@@ -44,7 +47,7 @@ type Table struct {
 	// Next are the tables that a packet may continue in.
 	Next []flow.Table
 
-	base, domain, subnet, vport func(*fragment, object)
+	base, host, domain, subnet, vport func(*fragment, object)
 }
 
 // Tables is the pipeline in packet order: numbers, names and docs/pipeline.md come from
@@ -52,11 +55,19 @@ type Table struct {
 var Tables = []Table{
 	{
 		Number: TableClassifier, Name: "classifier",
-		Purpose: "Port to domain number and subnet VNI.",
+		Purpose: "Port to domain number and subnet VNI; what comes by the tunnel's port, by the VTEP that it is from.",
 		Arrives: "Every frame.",
-		Miss:    "Dropped: a port without a vport.",
-		Next:    []flow.Table{TableGuard},
-		base:    classifyBase, vport: classifyVport,
+		Miss:    "Dropped: a port without a vport, an unknown VTEP.",
+		Next:    []flow.Table{TableTunnel, TableGuard},
+		base:    classifyBase, host: classifyHost, vport: classifyVport,
+	},
+	{
+		Number: TableTunnel, Name: "tunnel",
+		Purpose: "The VNI of a tunnel packet to domain number and subnet.",
+		Arrives: "IPv4 from the VTEP of another host: its sender was guarded, its way was routed there.",
+		Miss:    "Dropped: a VNI that is not here.",
+		Next:    []flow.Table{TableForwarder},
+		base:    missDrop(DropUnknownVNI), subnet: tunnelSubnet,
 	},
 	{
 		Number: TableGuard, Name: "guard",
@@ -91,7 +102,7 @@ var Tables = []Table{
 	},
 	{
 		Number: TableForwarder, Name: "forwarder",
-		Purpose: "Subnet and MAC to the output port.",
+		Purpose: "Subnet and MAC to the output port, or to the VTEP of the receiver's host. From a tunnel to this host's vports only.",
 		Arrives: "IPv4 with its final MAC addresses, subnet and ttl.",
 		Miss:    "Dropped, counted by domain: broadcast and multicast, or a MAC that the subnet does not have.",
 		Next:    []flow.Table{TableSourceGroups},
@@ -163,10 +174,18 @@ var Tables = []Table{
 	},
 	{
 		Number: TableOutput, Name: "output",
-		Purpose: "Out of the port in the register; never out of the port that the packet came from.",
+		Purpose: "Out of the port in the register; never out of the port that the packet came from. For another host: whether the packet is too large for the way there.",
 		Arrives: "Allowed packets.",
 		Miss:    "Output.",
-		base:    outputBase,
+		Next:    []flow.Table{TableEncapsulate},
+		base:    outputBase, host: outputHost,
+	},
+	{
+		Number: TableEncapsulate, Name: "encapsulate",
+		Purpose: "Out of the tunnel's port with the receiver's VTEP and VNI. What is too large goes to the agent, which answers ICMP fragmentation needed.",
+		Arrives: "Allowed packets for another host.",
+		Miss:    "Output.",
+		base:    encapsulateBase, host: encapsulateHost,
 	},
 }
 
@@ -175,6 +194,8 @@ func (t *Table) stage(k tenant.Kind) func(*fragment, object) {
 	switch k {
 	case kindSwitch:
 		return t.base
+	case tenant.KindHost:
+		return t.host
 	case tenant.KindDomain:
 		return t.domain
 	case tenant.KindSubnet:

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -112,10 +113,12 @@ func TestFlowsKeepToTheTables(t *testing.T) {
 func TestDropsAreDistinctAndCountedByTheirObject(t *testing.T) {
 	c := NewCompiler(thisHost)
 	w := twoTenants()
-	c.SetPorts(w.ports)
+	w.host("nowhere", "192.0.2.3").VTEP = netip.Addr{}
+	w.vport("far", "app1/web", "10.0.1.98", 0).Host = "nowhere"
+	c.SetPorts(w.ports, tunnelPort)
 	c.Update(w.state, allKeys(w.state))
 	owners := map[string]tenant.Kind{"switch": kindSwitch, "domain": tenant.KindDomain, "subnet": tenant.KindSubnet, "vport": tenant.KindVport}
-	seen := map[Drop]bool{}
+	seen := map[Drop]bool{DropNoEncapsulation: true} // its flow is another's with a tunnel
 	for _, f := range c.Flows() {
 		d, ok := ReasonOf(f)
 		if !ok {
@@ -140,7 +143,7 @@ func TestDropsAreDistinctAndCountedByTheirObject(t *testing.T) {
 
 func TestIsolationIsKeyedByDomain(t *testing.T) {
 	for _, f := range mustCompile(t, twoTenants()) {
-		if f.Table <= TableGuard || f.Match == flow.NewMatch() {
+		if f.Table <= TableGuard || f.Table >= TableOutput || f.Match == flow.NewMatch() {
 			continue
 		}
 		_, domain := f.Match.Get(regDomain)

@@ -17,50 +17,71 @@ import (
 	"nuage/ovs/ovstest"
 )
 
-// lab is a real ovs-vswitchd that is asked what it does with a packet.
+// lab is a real ovs-vswitchd with the bridges of two hosts, which is asked what it does
+// with a packet.
 type lab struct {
 	ovs   *ovstest.OVS
 	dir   string
-	ports map[uint32]bool
+	ports map[string]bool
 }
 
 const bridge = "br-test"
 
+// bridges are the hosts' bridges.
+var bridges = map[string]string{thisHost: bridge, otherHost: "br-far"}
+
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	l := &lab{ovs: ovstest.Start(t), dir: t.TempDir(), ports: map[uint32]bool{}}
-	l.ovs.AddBridge(bridge)
+	l := &lab{ovs: ovstest.Start(t), dir: t.TempDir(), ports: map[string]bool{}}
+	for host, b := range bridges {
+		l.ovs.AddBridge(b)
+		l.ovs.AddPort(b, "vx-"+host, tunnelPort)
+	}
 	return l
 }
 
 // load replaces all flows by those of a world.
 func (l *lab) load(t *testing.T, w *world) {
 	t.Helper()
-	flows, notes := Compile(w.input())
-	if len(notes) > 0 {
-		t.Fatalf("notes: %v", notes)
+	for _, in := range []Input{w.input(), w.otherInput()} {
+		flows, notes := Compile(in)
+		for k, n := range notes {
+			if !strings.Contains(n, "host nowhere: it has no VTEP") {
+				t.Fatalf("note on %v: %s", k, n)
+			}
+		}
+		l.program(t, in, flows)
 	}
+}
+
+func (l *lab) program(t *testing.T, in Input, flows flow.Set) {
+	t.Helper()
 	var text strings.Builder
 	for _, f := range flows.Sorted() {
 		fmt.Fprintln(&text, f)
 	}
-	for name, n := range w.ports {
-		if !l.ports[n] {
-			l.ovs.AddPort(bridge, name, n)
-			l.ports[n] = true
+	for _, n := range in.Ports {
+		name := fmt.Sprintf("%s-%d", in.Host, n)
+		if !l.ports[name] {
+			l.ovs.AddPort(bridges[in.Host], name, n)
+			l.ports[name] = true
 		}
 	}
 	file := filepath.Join(l.dir, "flows")
 	if err := os.WriteFile(file, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l.ovs.Ofctl("--bundle", "replace-flows", bridge, file)
+	l.ovs.Ofctl("--bundle", "replace-flows", bridges[in.Host], file)
 }
 
-// traced is what the switch does with a packet.
+// traced is what a switch does with a packet.
 type traced struct {
 	outcome tenant.Outcome // without To
+	host    string         // whose switch did it last
 	port    uint32         // output; flow.PortInPort for back to the sender
+	vtep    netip.Addr     // of a packet that leaves by the tunnel
+	vni     uint32
+	dst     tenant.MAC
 	final   string
 	text    string
 }
@@ -71,16 +92,19 @@ var (
 	output = regexp.MustCompile(`output port is (\d+)`)
 	back   = regexp.MustCompile(`(?m)^\s+IN_PORT$`)
 	source = regexp.MustCompile(`dl_src=([0-9a-f:]+)`)
+	target = regexp.MustCompile(`dl_dst=([0-9a-f:]+)`)
+	vtep   = regexp.MustCompile(`TUN_IPV4_DST\[\] is now ([0-9.]+)`)
+	vni    = regexp.MustCompile(`TUN_ID\[0\.\.23\] is now (0x[0-9a-f]+|0)`)
 	ttl    = regexp.MustCompile(`nw_ttl=(\d+)`)
 	actual = regexp.MustCompile(`(?m)^Datapath actions: (.*)$`)
 )
 
-func (l *lab) trace(port uint32, p tenant.Packet) (traced, error) {
-	text, err := l.ovs.Run("ovs-appctl", "ofproto/trace", bridge, spell(port, p))
+func (l *lab) trace(host, packet string) (traced, error) {
+	text, err := l.ovs.Run("ovs-appctl", "ofproto/trace", bridges[host], packet)
 	if err != nil {
 		return traced{}, err
 	}
-	r := traced{text: text}
+	r := traced{host: host, text: text}
 	_, r.final, _ = strings.Cut(text, "Final flow: ")
 	r.final, _, _ = strings.Cut(r.final, "\n")
 	if r.final == "unchanged" {
@@ -95,6 +119,10 @@ func (l *lab) trace(port uint32, p tenant.Packet) (traced, error) {
 		return r, nil
 	case back.MatchString(text):
 		r.outcome.Decision, r.port = tenant.Answered, flow.PortInPort
+	case vtep.MatchString(text):
+		id, _ := strconv.ParseUint(vni.FindStringSubmatch(text)[1], 0, 32)
+		r.outcome.Decision, r.port, r.vni = tenant.Delivered, tunnelPort, uint32(id)
+		r.vtep = netip.MustParseAddr(vtep.FindStringSubmatch(text)[1])
 	default:
 		m := output.FindStringSubmatch(text)
 		if m == nil {
@@ -105,6 +133,9 @@ func (l *lab) trace(port uint32, p tenant.Packet) (traced, error) {
 	}
 	if m := source.FindStringSubmatch(r.final); m != nil {
 		r.outcome.EthSrc.UnmarshalText([]byte(m[1]))
+	}
+	if m := target.FindStringSubmatch(r.final); m != nil {
+		r.dst.UnmarshalText([]byte(m[1]))
 	}
 	if m := ttl.FindStringSubmatch(r.final); m != nil {
 		n, _ := strconv.Atoi(m[1])
@@ -155,33 +186,57 @@ func orZero(m tenant.MAC) string {
 }
 
 // expect is the model's verdict, in what a trace can show of it.
-func expect(w *world, from *tenant.Vport, p tenant.Packet) (tenant.Outcome, uint32) {
+func expect(w *world, from *tenant.Vport, p tenant.Packet) (tenant.Outcome, string, uint32) {
 	o := w.state.Verdict(from, p)
-	port := uint32(0)
+	host, port := from.Host, uint32(0)
 	switch o.Decision {
 	case tenant.Answered:
 		port = flow.PortInPort
 	case tenant.Delivered:
 		to := w.state.Vports[o.To]
-		if to.Host != thisHost {
-			return tenant.Outcome{Decision: tenant.Dropped, Reason: DropRemote.Reason}, 0
-		}
-		port = w.ports[to.Interface]
+		host, port = to.Host, w.portOf(to)
 	}
 	o.To = ""
-	return o, port
+	return o, host, port
 }
 
-// ask compares the switch with the model.
+// send is what becomes of a packet of a vport, over both hosts if need be.
+func (l *lab) send(w *world, from *tenant.Vport, p tenant.Packet) (traced, error) {
+	got, err := l.trace(from.Host, spell(w.portOf(from), p))
+	if err != nil || !got.vtep.IsValid() {
+		return got, err
+	}
+	there := ""
+	for id, h := range w.state.Hosts {
+		if h.VTEP == got.vtep {
+			there = id
+		}
+	}
+	if bridges[there] == "" || there == from.Host {
+		return got, fmt.Errorf("sent to VTEP %v:\n%s", got.vtep, got.text)
+	}
+	p.EthSrc, p.EthDst, p.TTL = got.outcome.EthSrc, got.dst, got.outcome.TTL
+	before := got.text
+	got, err = l.trace(there, tunneled(w.state.Hosts[from.Host].VTEP, got.vni, p))
+	got.text = before + "\n" + got.text
+	return got, err
+}
+
+// tunneled is a packet as it comes out of the tunnel.
+func tunneled(src netip.Addr, vni uint32, p tenant.Packet) string {
+	return fmt.Sprintf("%s,tun_src=%v,tun_id=%d", spell(tunnelPort, p), src, vni)
+}
+
+// ask compares the switches with the model.
 func (l *lab) ask(w *world, from *tenant.Vport, p tenant.Packet) (traced, error) {
-	got, err := l.trace(w.ports[from.Interface], p)
+	got, err := l.send(w, from, p)
 	if err != nil {
 		return got, err
 	}
-	want, port := expect(w, from, p)
-	if got.outcome != want || got.port != port {
-		return got, fmt.Errorf("%s sends %s:\nswitch: %+v port %d\nmodel:  %+v port %d\n%s", from.ID,
-			spell(w.ports[from.Interface], p), got.outcome, got.port, want, port, got.text)
+	want, host, port := expect(w, from, p)
+	if got.outcome != want || got.port != port || got.host != host {
+		return got, fmt.Errorf("%s sends %s:\nswitch: %+v %s port %d\nmodel:  %+v %s port %d\n%s", from.ID,
+			spell(w.portOf(from), p), got.outcome, got.host, got.port, want, host, port, got.text)
 	}
 	return got, nil
 }
@@ -222,6 +277,12 @@ func TestPackets(t *testing.T) {
 		{"same subnet", ping(me, v("app1/web-2").MAC, "10.0.1.12"), deliver("app1/web-2", me.MAC, 64)},
 		{"same subnet through the gateway", ping(me, gw, "10.0.1.12"), deliver("app1/web-2", gw, 63)},
 		{"other subnet", ping(me, gw, "10.0.2.11"), deliver("app1/db-1", gw, 63)},
+		{"same subnet, other host", ping(me, v("app1/web-far").MAC, "10.0.1.99"), deliver("app1/web-far", me.MAC, 64)},
+		{"other subnet, other host", ping(me, gw, "10.0.2.99"), deliver("app1/db-far", gw, 63)},
+		{"other tenant's MAC on another host", ping(me, v("other/web-far").MAC, "10.0.1.99"), drop(tenant.ReasonUnknownMAC)},
+		{"this host's VTEP", ping(me, gw, "192.0.2.1"), drop(tenant.ReasonOutside)},
+		{"another host's VTEP", ping(me, gw, "192.0.2.2"), drop(tenant.ReasonOutside)},
+		{"another host's VTEP, as a tunnel would", with(ping(me, gw, "192.0.2.2"), func(p *tenant.Packet) { p.Protocol, p.ICMPType, p.SrcPort, p.DstPort = 17, 0, 40000, 4789 }), drop(tenant.ReasonOutside)},
 		{"other subnet, directly", ping(me, v("app1/db-1").MAC, "10.0.2.11"), drop(tenant.ReasonUnknownMAC)},
 		{"other tenant's MAC", ping(me, v("other/web-2").MAC, "10.0.1.12"), drop(tenant.ReasonUnknownMAC)},
 		{"gateway", ping(me, gw, "10.0.1.1"), tenant.Outcome{Decision: tenant.Answered, EthSrc: gw, TTL: 64}},
@@ -310,14 +371,14 @@ func TestSwitchAgreesWithModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := drawWorld(rt)
 		l.load(t, w)
-		var here []*tenant.Vport
+		var senders []*tenant.Vport
 		for _, id := range sortedIDs(w.state.Vports) {
-			if v := w.state.Vports[id]; v.Host == thisHost {
-				here = append(here, v)
+			if v := w.state.Vports[id]; bridges[v.Host] != "" {
+				senders = append(senders, v)
 			}
 		}
 		for range 8 {
-			from := rapid.SampledFrom(here).Draw(rt, "from")
+			from := rapid.SampledFrom(senders).Draw(rt, "from")
 			if _, err := l.ask(w, from, drawPacket(rt, w, from)); err != nil {
 				rt.Fatal(err)
 			}
