@@ -37,25 +37,24 @@ func (a *api) vsd(w http.ResponseWriter, r *http.Request) error {
 	if res == nil || len(path) > 3 {
 		return noResource(r)
 	}
-	if err := a.ready(); err != nil {
+	s, err := a.read(r.Context())
+	if err != nil {
 		return err
 	}
 	switch len(path) {
 	case 1:
-		return a.collection(w, r, res, "", "")
+		return a.collection(w, r, s, res, "", "")
 	case 2:
-		return a.object(w, r, res, path[1])
+		return a.object(w, r, s, res, path[1])
 	}
 	children := resourceOf(path[2])
 	if children == nil {
 		return noResource(r)
 	}
-	found := false
-	a.Store.Feed().View(func(s *tenant.State) { _, found = res.find(s, path[1]) })
-	if !found {
+	if _, found := res.find(s, path[1]); !found {
 		return notFound(res.words().rest, path[1])
 	}
-	return a.collection(w, r, children, path[0], path[1])
+	return a.collection(w, r, s, children, path[0], path[1])
 }
 
 func noResource(r *http.Request) error {
@@ -78,10 +77,10 @@ func (a *api) me(w http.ResponseWriter, r *http.Request) error {
 }
 
 // collection serves the list of a class, all of it or in one parent.
-func (a *api) collection(w http.ResponseWriter, r *http.Request, res resource, parent, parentID string) error {
+func (a *api) collection(w http.ResponseWriter, r *http.Request, s *tenant.State, res resource, parent, parentID string) error {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		return a.list(w, r, res, parent, parentID)
+		return list(w, r, s, res, parent, parentID)
 	case http.MethodPost:
 		if res.words().parent != parent {
 			return fmt.Errorf("%w: %s are created under %s/ID/%s", errMethod, res.words().name, res.words().parent, res.words().name)
@@ -90,40 +89,38 @@ func (a *api) collection(w http.ResponseWriter, r *http.Request, res resource, p
 		if err != nil {
 			return err
 		}
-		made, err := res.create(r.Context(), a.Store, parentID, b)
+		made, err := res.create(r.Context(), a, s, parentID, b)
 		if err != nil {
 			return err
 		}
-		a.showOne(w, http.StatusCreated, made)
+		writeObject(w, http.StatusCreated, s, made)
 		return nil
 	}
 	return errMethod
 }
 
-func (a *api) object(w http.ResponseWriter, r *http.Request, res resource, id string) error {
+func (a *api) object(w http.ResponseWriter, r *http.Request, s *tenant.State, res resource, id string) error {
+	inst, found := res.find(s, id)
+	if !found {
+		return notFound(res.words().rest, id)
+	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
-		var inst instance
-		found := false
-		a.Store.Feed().View(func(s *tenant.State) { inst, found = res.find(s, id) })
-		if !found {
-			return notFound(res.words().rest, id)
-		}
-		a.showOne(w, http.StatusOK, inst)
+		writeObject(w, http.StatusOK, s, inst)
 		return nil
 	case http.MethodPut:
 		b, err := readBody(r)
 		if err != nil {
 			return err
 		}
-		now, err := res.update(r.Context(), a.Store, id, b)
+		now, err := res.update(r.Context(), a, s, id, b)
 		if err != nil {
 			return err
 		}
-		a.showOne(w, http.StatusOK, now)
+		writeObject(w, http.StatusOK, s, now)
 		return nil
 	case http.MethodDelete: // some clients send the whole object as the body: not read
-		if err := res.remove(r.Context(), a.Store, id); err != nil {
+		if err := res.remove(r.Context(), a, s, id); err != nil {
 			return err
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -132,10 +129,9 @@ func (a *api) object(w http.ResponseWriter, r *http.Request, res resource, id st
 	return errMethod
 }
 
-func (a *api) showOne(w http.ResponseWriter, status int, inst instance) {
-	var m map[string]any
-	a.Store.Feed().View(func(s *tenant.State) { m = inst.show(s) })
-	writeJSON(w, status, []map[string]any{m})
+// writeObject shows an object that may be newer than the state, which has what contains it.
+func writeObject(w http.ResponseWriter, status int, s *tenant.State, inst instance) {
+	writeJSON(w, status, []map[string]any{inst.show(s)})
 }
 
 // readBody reads one object. No body and null are an object without attributes.
@@ -241,31 +237,26 @@ func number(h http.Header, name string, absent, least int) (int, error) {
 	return n, nil
 }
 
-func (a *api) list(w http.ResponseWriter, r *http.Request, res resource, parent, parentID string) error {
+func list(w http.ResponseWriter, r *http.Request, s *tenant.State, res resource, parent, parentID string) error {
 	q, err := parseQuery(r.Header, res)
 	if err != nil {
 		return err
 	}
-	total, listed := 0, false
-	items := []map[string]any{}
-	a.Store.Feed().View(func(s *tenant.State) {
-		var hits []instance
-		listed = res.each(s, parent, parentID, func(x instance) {
-			if q.match(s, x) {
-				hits = append(hits, x)
-			}
-		})
-		total = len(hits)
-		q.sort(s, hits)
-		for _, x := range q.slice(hits) {
-			items = append(items, x.show(s))
+	var hits []instance
+	if !res.each(s, parent, parentID, func(x instance) {
+		if q.match(s, x) {
+			hits = append(hits, x)
 		}
-	})
-	if !listed {
+	}) {
 		return noResource(r)
 	}
+	q.sort(s, hits)
+	items := []map[string]any{}
+	for _, x := range q.slice(hits) {
+		items = append(items, x.show(s))
+	}
 	h := w.Header()
-	h.Set("X-Nuage-Count", strconv.Itoa(total))
+	h.Set("X-Nuage-Count", strconv.Itoa(len(hits)))
 	h.Set("X-Nuage-Page", strconv.Itoa(q.page))
 	h.Set("X-Nuage-PageSize", strconv.Itoa(q.size))
 	if q.filterType != "" {

@@ -7,15 +7,29 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 
 	"nuage/controller/tenant"
 )
 
-func (a *api) serveStatus(w http.ResponseWriter, _ *http.Request) {
+// lookTime bounds what the status of this host waits for the store's word about others.
+const lookTime = time.Second
+
+func (a *api) serveStatus(w http.ResponseWriter, r *http.Request) {
 	s := a.Status()
 	s.Problems = s.problems()
+	ctx, cancel := context.WithTimeout(r.Context(), lookTime)
+	defer cancel()
+	if st, err := a.read(ctx); err == nil { // else the store says itself what it lacks
+		s.HostsKnown = len(hostNames(st))
+		for _, told := range st.HostStatus {
+			if told.Alive {
+				s.HostsAlive++
+			}
+		}
+	}
 	writeJSON(w, http.StatusOK, s)
 }
 
@@ -58,11 +72,11 @@ func (a *api) export(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.ready(); err != nil {
+	s, err := a.read(r.Context())
+	if err != nil {
 		return nil, err
 	}
-	var docs []tenant.Document
-	a.Store.Feed().View(func(s *tenant.State) { docs = tenant.Export(s, q["domain"]) })
+	docs := tenant.Export(s, q["domain"])
 	if e := q["enterprise"]; e != "" {
 		docs = slices.DeleteFunc(docs, func(d tenant.Document) bool { return d.Enterprise != e })
 	}
@@ -120,13 +134,13 @@ func (a *api) apply(r *http.Request) (done Applied, err error) {
 	if err != nil {
 		return done, err
 	}
-	if err := a.ready(); err != nil {
-		return done, err
-	}
 	a.applying.Lock()
 	defer a.applying.Unlock()
-	var steps []tenant.Step
-	a.Store.Feed().View(func(s *tenant.State) { steps, err = tenant.Plan(s, docs, uuid.NewString) })
+	s, err := a.read(r.Context())
+	if err != nil {
+		return done, err
+	}
+	steps, err := tenant.Plan(s, docs, uuid.NewString)
 	if err != nil {
 		return done, err
 	}

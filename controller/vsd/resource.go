@@ -25,9 +25,10 @@ type resource interface {
 	each(s *tenant.State, word, id string, f func(instance)) bool
 	// attribute tells whether objects of the class have the attribute.
 	attribute(name string) bool
-	create(ctx context.Context, st Store, parentID string, b body) (instance, error)
-	update(ctx context.Context, st Store, id string, b body) (instance, error)
-	remove(ctx context.Context, st Store, id string) error
+	// The state given to these is as it was read at the request's begin.
+	create(ctx context.Context, a *api, s *tenant.State, parentID string, b body) (instance, error)
+	update(ctx context.Context, a *api, s *tenant.State, id string, b body) (instance, error)
+	remove(ctx context.Context, a *api, s *tenant.State, id string) error
 }
 
 // instance is one object of a class, ready to be shown.
@@ -68,7 +69,7 @@ type spec[T any] struct {
 	write    func(Store, context.Context, T) (T, error)
 	takeAway func(Store, context.Context, string) error
 	// mayDelete refuses a deletion that the store would allow; may be nil.
-	mayDelete func(*T) error
+	mayDelete func(*tenant.State, *T) error
 }
 
 // field is one attribute. What has no set is read-only: a client that sends it back is
@@ -216,7 +217,7 @@ func (r *spec[T]) assign(o *T, b body) error {
 	return r.finish(o, b)
 }
 
-func (r *spec[T]) create(ctx context.Context, st Store, parentID string, b body) (instance, error) {
+func (r *spec[T]) create(ctx context.Context, a *api, s *tenant.State, parentID string, b body) (instance, error) {
 	if r.insert == nil {
 		return nil, r.refusal()
 	}
@@ -230,9 +231,9 @@ func (r *spec[T]) create(ctx context.Context, st Store, parentID string, b body)
 		return nil, err
 	}
 	if r.adopt != nil {
-		st.Feed().View(func(s *tenant.State) { r.adopt(s, &o, parentID) })
+		r.adopt(s, &o, parentID)
 	}
-	made, err := r.insert(st, ctx, o)
+	made, err := r.insert(a.Store, ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -241,58 +242,49 @@ func (r *spec[T]) create(ctx context.Context, st Store, parentID string, b body)
 
 // update merges the body into the object as it is when it is written: a client's PUT
 // names no revision. A body that changes nothing writes nothing.
-func (r *spec[T]) update(ctx context.Context, st Store, id string, b body) (inst instance, err error) {
+func (r *spec[T]) update(ctx context.Context, a *api, s *tenant.State, id string, b body) (instance, error) {
 	if r.write == nil {
 		return nil, r.refusal()
 	}
-	for range writeAttempts {
-		var have, want T
-		found := false
-		st.Feed().View(func(s *tenant.State) {
-			if o := r.objects(s)[id]; o != nil {
-				have, want, found = *o, *o, true
-			}
-		})
-		if !found {
+	for attempt := 1; ; attempt++ {
+		have := r.objects(s)[id]
+		if have == nil {
 			return nil, notFound(r.called.rest, id)
 		}
+		want := *have
 		if err := r.assign(&want, b); err != nil {
 			return nil, err
 		}
-		if reflect.DeepEqual(have, want) {
-			return shown[T]{r, &have}, nil
+		if reflect.DeepEqual(*have, want) {
+			return shown[T]{r, have}, nil
 		}
-		var now T
-		if now, err = r.write(st, ctx, want); err == nil {
+		now, err := r.write(a.Store, ctx, want)
+		if err == nil {
 			return shown[T]{r, &now}, nil
 		}
-		if !errors.Is(err, tenant.ErrStale) {
+		if !errors.Is(err, tenant.ErrStale) || attempt == writeAttempts {
+			return nil, err
+		}
+		if s, err = a.read(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return nil, err
 }
 
-func (r *spec[T]) remove(ctx context.Context, st Store, id string) error {
+func (r *spec[T]) remove(ctx context.Context, a *api, s *tenant.State, id string) error {
 	if r.takeAway == nil {
 		return r.refusal()
 	}
-	var o T
-	found := false
-	st.Feed().View(func(s *tenant.State) {
-		if p := r.objects(s)[id]; p != nil {
-			o, found = *p, true
-		}
-	})
-	if !found {
+	o := r.objects(s)[id]
+	if o == nil {
 		return notFound(r.called.rest, id)
 	}
 	if r.mayDelete != nil {
-		if err := r.mayDelete(&o); err != nil {
+		if err := r.mayDelete(s, o); err != nil {
 			return err
 		}
 	}
-	return r.takeAway(st, ctx, id)
+	return r.takeAway(a.Store, ctx, id)
 }
 
 func (r *spec[T]) refusal() error {

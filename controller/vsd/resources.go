@@ -130,7 +130,7 @@ var vports = &spec[tenant.Vport]{
 	}),
 		required(text("name", func(o *tenant.Vport) *string { return &o.Name })),
 		derived("type", func(_ *tenant.State, o *tenant.Vport) any { return string(o.Type) }),
-		derived("operationalState", func(_ *tenant.State, o *tenant.Vport) any { return operationalState(o) }),
+		derived("operationalState", func(s *tenant.State, o *tenant.Vport) any { return operationalStates[vportState(s, o)] }),
 		derived("hasAttachedInterfaces", func(_ *tenant.State, o *tenant.Vport) any { return o.Interface != "" }),
 		derived("domainID", func(_ *tenant.State, o *tenant.Vport) any { return o.DomainID }),
 		derived("domainName", func(s *tenant.State, o *tenant.Vport) any { return domainName(s, o) }),
@@ -144,9 +144,12 @@ var vports = &spec[tenant.Vport]{
 	),
 	write:    Store.UpdateVport,
 	takeAway: Store.DeleteVport,
-	mayDelete: func(o *tenant.Vport) error {
-		if o.Interface == "" {
+	mayDelete: func(s *tenant.State, o *tenant.Vport) error {
+		switch {
+		case o.Interface == "":
 			return nil
+		case vportState(s, o) == vportLost:
+			return tenant.Errorf(tenant.ErrConflict, "vport %s is attached on host %s, which is not alive: delete the host if it is gone for good (nuagectl delete host %s)", o.Name, o.Host, o.Host)
 		}
 		return tenant.Errorf(tenant.ErrConflict, "vport %s is attached on host %s: disconnect its container there (docker network disconnect)", o.Name, o.Host)
 	},
@@ -198,15 +201,8 @@ var containerInterfaces = &spec[tenant.Vport]{
 	},
 }
 
-func operationalState(o *tenant.Vport) string {
-	switch {
-	case o.Error != "":
-		return "DOWN"
-	case o.Interface == "":
-		return "INIT"
-	}
-	return "UP"
-}
+// operationalStates are VSD's words.
+var operationalStates = map[string]string{vportUp: "UP", vportDown: "INIT", vportFailed: "DOWN", vportLost: "DOWN"}
 
 func domainName(s *tenant.State, o *tenant.Vport) any {
 	if d := s.Domains[o.DomainID]; d != nil {

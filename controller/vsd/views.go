@@ -71,7 +71,8 @@ type SubnetView struct {
 	Created     time.Time    `json:"created"`
 }
 
-// VportView is a vport. State is "up", "down" (no port on a host) or "failed".
+// VportView is a vport. State is "up", "down" (no port on a host), "failed", or "lost" (its
+// host is not alive).
 type VportView struct {
 	Place
 	ID           string           `json:"id"`
@@ -103,14 +104,23 @@ type NetworkView struct {
 	Created  time.Time          `json:"created"`
 }
 
-// HostView is a Docker host.
+// HostView is a Docker host. State is "alive", "not alive" (dead since Seen), or "unknown"
+// for a host that has never told its status.
 type HostView struct {
-	Name     string     `json:"name"`
-	VTEP     netip.Addr `json:"vtep,omitzero"`
-	Version  string     `json:"version,omitempty"`
-	Vports   int        `json:"vports"`
-	Networks int        `json:"networks"`
-	Created  time.Time  `json:"created"`
+	Name    string     `json:"name"`
+	VTEP    netip.Addr `json:"vtep,omitzero"`
+	MTU     int        `json:"mtu,omitempty"`
+	Version string     `json:"version,omitempty"`
+	State   string     `json:"state"`
+	Seen    time.Time  `json:"seen,omitzero"`
+	Error   string     `json:"error,omitempty"`
+	// Programmed is the revision that the host's switch is at.
+	Programmed int64 `json:"programmed,omitempty"`
+	// Domains present on the host, as Enterprise/Domain.
+	Domains  []string  `json:"domains,omitempty"`
+	Vports   int       `json:"vports"`
+	Networks int       `json:"networks"`
+	Created  time.Time `json:"created,omitzero"`
 }
 
 // row is a view with what it is selected and ordered by.
@@ -153,11 +163,11 @@ func (a *api) view(r *http.Request) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.ready(); err != nil {
+	s, err := a.read(r.Context())
+	if err != nil {
 		return nil, err
 	}
-	var all []row
-	a.Store.Feed().View(func(s *tenant.State) { all = rows(s) })
+	all := rows(s)
 	slices.SortFunc(all, func(x, y row) int {
 		return cmp.Or(cmp.Compare(x.Enterprise, y.Enterprise), cmp.Compare(x.Domain, y.Domain), cmp.Compare(x.Zone, y.Zone),
 			cmp.Compare(x.Subnet, y.Subnet), cmp.Compare(x.name, y.name), cmp.Compare(x.id, y.id))
@@ -256,9 +266,8 @@ func subnetRows(s *tenant.State) (rows []row) {
 func vportRows(s *tenant.State) (rows []row) {
 	for id, v := range s.Vports {
 		p := placeOf(s, v.DomainID, v.ZoneID, v.SubnetID)
-		state := map[string]string{"UP": "up", "INIT": "down", "DOWN": "failed"}[operationalState(v)]
 		rows = append(rows, row{p, v.Name, id, v.Owner.ContainerName, VportView{p, id, v.Name, v.Type, v.MAC, v.IPv4, v.Host, v.Interface,
-			v.PolicyGroups, v.User, v.Owner, state, v.Error, v.Created}})
+			v.PolicyGroups, v.User, v.Owner, vportState(s, v), v.Error, v.Created}})
 	}
 	return rows
 }
@@ -277,9 +286,67 @@ func hostRows(s *tenant.State) (rows []row) {
 	for _, n := range s.Networks {
 		networks[n.Host]++
 	}
-	for id, h := range s.Hosts {
-		v := HostView{id, h.VTEP, h.Version, count(s, tenant.KindHost, id, tenant.KindVport), networks[id], h.Created}
-		rows = append(rows, row{Place{}, id, id, "", v})
+	for name := range hostNames(s) {
+		v := HostView{Name: name, State: hostState(s, name), Vports: count(s, tenant.KindHost, name, tenant.KindVport), Networks: networks[name]}
+		if h := s.Hosts[name]; h != nil {
+			v.VTEP, v.MTU, v.Version, v.Created = h.VTEP, h.MTU, h.Version, h.Created
+		}
+		if told := s.HostStatus[name]; told != nil {
+			v.Version = cmp.Or(told.Version, v.Version)
+			v.Seen, v.Error, v.Programmed = told.Seen, told.Error, told.Programmed
+			for _, id := range told.Domains {
+				p := placeOf(s, id, "", "")
+				v.Domains = append(v.Domains, strings.TrimPrefix(p.Enterprise+"/"+p.Domain, "/"))
+			}
+			slices.Sort(v.Domains)
+		}
+		rows = append(rows, row{Place{}, name, name, "", v})
 	}
 	return rows
+}
+
+// hostNames are the hosts that have registered, and those that tell a status all the same.
+func hostNames(s *tenant.State) map[string]struct{} {
+	names := map[string]struct{}{}
+	for name := range s.Hosts {
+		names[name] = struct{}{}
+	}
+	for name := range s.HostStatus {
+		names[name] = struct{}{}
+	}
+	return names
+}
+
+// The states of a host and of a vport, as HostView and VportView say.
+const (
+	hostAlive   = "alive"
+	hostDead    = "not alive"
+	hostUnknown = "unknown"
+
+	vportUp     = "up"
+	vportDown   = "down"
+	vportFailed = "failed"
+	vportLost   = "lost"
+)
+
+func hostState(s *tenant.State, name string) string {
+	switch told := s.HostStatus[name]; {
+	case told == nil:
+		return hostUnknown
+	case told.Alive:
+		return hostAlive
+	}
+	return hostDead
+}
+
+func vportState(s *tenant.State, v *tenant.Vport) string {
+	switch {
+	case v.Error != "":
+		return vportFailed
+	case v.Interface == "":
+		return vportDown
+	case hostState(s, v.Host) == hostDead:
+		return vportLost
+	}
+	return vportUp
 }

@@ -33,12 +33,13 @@ const (
 	writeAttempts = 5
 )
 
-// Store is what the API needs of the tenant store. Writes return once Feed shows them;
-// an object with a Revision is written only if that is still the object's, else it is
+// Store is what the API needs of the tenant store. Read is the whole state, of all hosts,
+// as of one revision that no write which has returned is newer than; it is the caller's.
+// An object with a Revision is written only if that is still the object's, else it is
 // tenant.ErrStale.
 type Store interface {
 	Ready() error
-	Feed() *tenant.Feed
+	Read(context.Context) (*tenant.State, error)
 	CreateEnterprise(context.Context, tenant.Enterprise) (tenant.Enterprise, error)
 	UpdateEnterprise(context.Context, tenant.Enterprise) (tenant.Enterprise, error)
 	DeleteEnterprise(ctx context.Context, id string) error
@@ -170,9 +171,21 @@ func userOf(ctx context.Context) User {
 	return localUser
 }
 
-// ready is the reason why the tenant state cannot be read or written now, if any. What
-// was read before the store went away is not served: a client would take an object that
-// it does not find for one to create.
+// read is the state as it is now. What was read before the store went away is not served: a
+// client would take an object that it does not find for one to create.
+func (a *api) read(ctx context.Context) (*tenant.State, error) {
+	if err := a.ready(); err != nil {
+		return nil, err
+	}
+	s, err := a.Store.Read(ctx)
+	if err != nil {
+		return nil, notServing{err}
+	}
+	return s, nil
+}
+
+// ready is the reason why the store cannot be read or written now, if any: at once, where
+// the store itself would wait for its start.
 func (a *api) ready() error {
 	err := a.Store.Ready()
 	switch {
