@@ -4,19 +4,14 @@
 package host
 
 import (
-	"bytes"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -29,30 +24,32 @@ type Host struct {
 	t testing.TB
 }
 
-// machine is one fleet of one host.
+// machine is one host of a fleet, by its number.
 type machine struct {
-	fleet string // its name
-	slot  *os.File
-	env   []string
+	*fleet
+	n int
 }
 
 // shared is the package's common host. It is usable once ready.
 var shared struct {
 	sync.Mutex
-	*machine
+	*fleet
 	ready bool
 }
 
 // Main runs a package's tests, several at a time since most of their time is waiting, and
-// ends the shared host after them.
+// ends the shared host and the shared fleet after them.
 func Main(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		f.Value.Set("4")
 	}
 	code := m.Run()
-	if shared.machine != nil {
-		if err := shared.end(); err != nil {
+	for _, f := range []*fleet{shared.fleet, sharedFleet.fleet} {
+		if f == nil {
+			continue
+		}
+		if err := f.end(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -68,13 +65,13 @@ func Shared(t testing.TB) *Host {
 	shared.Lock()
 	defer shared.Unlock()
 	switch {
-	case shared.machine == nil:
-		m, err := boot()
+	case shared.fleet == nil:
+		f, err := boot()
 		if err != nil {
 			t.Fatal(err)
 		}
-		shared.machine = m
-		h := watched(&Host{m, t})
+		shared.fleet = f
+		h := f.host(1, t)
 		h.LoadImages()
 		h.InstallPlugin()
 		shared.ready = true
@@ -82,23 +79,23 @@ func Shared(t testing.TB) *Host {
 	case !shared.ready:
 		t.Fatal("the shared host could not be prepared: see the first test that failed")
 	}
-	return watched(&Host{shared.machine, t})
+	return shared.host(1, t)
 }
 
 // Start boots a host for this test alone, without images and plugin.
 func Start(t testing.TB) *Host {
 	t.Helper()
 	need(t)
-	m, err := boot()
+	f, err := boot()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := m.end(); err != nil {
+		if err := f.end(); err != nil {
 			t.Error(err)
 		}
 	})
-	return watched(&Host{m, t})
+	return f.host(1, t)
 }
 
 // Ready is Start with images and the plugin.
@@ -113,23 +110,9 @@ func Ready(t testing.TB) *Host {
 // watched shows the end of dockerd's log, where the plugin's lines are, if the test fails.
 func watched(h *Host) *Host {
 	h.t.Cleanup(func() {
-		if !h.t.Failed() {
-			return
+		if h.t.Failed() {
+			h.t.Logf("end of the log of host %d's dockerd:\n%s", h.n, h.pluginLog(25))
 		}
-		log, err := os.ReadFile(filepath.Join(h.Dir(), "log/dockerd.log"))
-		if err != nil {
-			return
-		}
-		var lines []string
-		for _, l := range strings.Split(string(log), "\n") {
-			if _, of, ok := strings.Cut(l, `msg="time=`); ok && strings.Contains(of, "plugin=") {
-				of, _, _ = strings.Cut(of, `" plugin=`)
-				lines = append(lines, strings.ReplaceAll(of, `\"`, `"`))
-			} else if strings.Contains(l, "level=error") {
-				lines = append(lines, l)
-			}
-		}
-		h.t.Logf("end of dockerd's log:\n%s", strings.Join(lines[max(0, len(lines)-25):], "\n"))
 	})
 	return h
 }
@@ -145,106 +128,13 @@ func need(t testing.TB) {
 	}
 }
 
-// lab is where the hosts of tests keep their state. testN.slot in it is locked by the
-// process that uses fleet testN, so that several run side by side, and each ends first
-// what a killed one has left of its fleet.
-func lab() string {
-	if l := os.Getenv("NUAGE_LAB"); l != "" {
-		return l
-	}
-	return "/var/tmp/nuage-lab"
-}
-
-func boot() (*machine, error) {
-	if err := buildApp(); err != nil {
-		return nil, err
-	}
-	m, err := takeSlot()
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range [][]string{{"down"}, {"up", "1"}} {
-		if out, err := m.script(c...); err != nil {
-			return nil, errors.Join(fmt.Errorf("fleet %s: %s: %w\n%s", m.fleet, c[0], err, out), m.end())
-		}
-	}
-	return m, nil
-}
-
-func takeSlot() (*machine, error) {
-	if err := os.MkdirAll(lab(), 0o755); err != nil {
-		return nil, err
-	}
-	for i := 1; i < 100; i++ {
-		name := fmt.Sprintf("test%d", i)
-		f, err := os.OpenFile(filepath.Join(lab(), name+".slot"), os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, err
-		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-			f.Close()
-			continue
-		}
-		env := append(os.Environ(), "NUAGE_LAB="+lab(), "NUAGE_FLEET="+name, "NUAGE_UPLINK=kernel",
-			"PATH="+filepath.Join(treeDir("test"), "bin")+":"+os.Getenv("PATH"), "NUAGE_TEST_APP="+filepath.Join(treeDir("test"), "bin/app"))
-		return &machine{fleet: name, slot: f, env: env}, nil
-	}
-	return nil, fmt.Errorf("lab %s: 99 fleets are in use", lab())
-}
-
-func (m *machine) end() error {
-	out, err := m.script("down")
-	m.slot.Close()
-	if err != nil {
-		return fmt.Errorf("fleet %s: down: %w\n%s", m.fleet, err, out)
-	}
-	return nil
-}
-
-// Dir is where the host keeps its disk and its logs (log/dockerd.log and others).
-func (m *machine) Dir() string { return filepath.Join(lab(), m.fleet, "h1") }
-
-// script runs a command of test/fleet.
-func (m *machine) script(args ...string) (string, error) {
-	return m.output(nil, nil, filepath.Join(root(), "test/fleet", args[0]), args[1:]...)
-}
-
-func (m *machine) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(name, args...)
-	cmd.Env = m.env
-	cmd.Dir = root()
-	// A user's command that hangs must not hang the test for ever.
-	cmd.WaitDelay = 5 * time.Second
-	return cmd
-}
-
-const patience = 2 * time.Minute
-
-func (m *machine) output(stdin io.Reader, env []string, name string, args ...string) (string, error) {
-	cmd := m.command(name, args...)
-	cmd.Env = append(cmd.Env, env...)
-	cmd.Stdin = stdin
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := cmd.Start(); err != nil {
-		return "", err
-	}
-	timer := time.AfterFunc(patience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
-	err := cmd.Wait()
-	if !timer.Stop() {
-		err = fmt.Errorf("no end after %s: %w", patience, err)
-	}
-	return strings.TrimSpace(out.String()), err
-}
-
 // Try runs a command inside the host, in the root of the source tree, and returns what it
 // wrote to stdout and stderr.
 func (h *Host) Try(cmd ...string) (string, error) { return h.TryWith("", nil, cmd...) }
 
 // TryWith is Try with text on stdin and additional environment, as NAME=VALUE.
 func (h *Host) TryWith(stdin string, env []string, cmd ...string) (string, error) {
-	return h.output(strings.NewReader(stdin), env, filepath.Join(root(), "test/fleet/exec"), append([]string{"1"}, cmd...)...)
+	return h.output(strings.NewReader(stdin), env, filepath.Join(root(), "test/fleet/exec"), append([]string{strconv.Itoa(h.n)}, cmd...)...)
 }
 
 // Run is Try for a command that has to succeed.
@@ -296,8 +186,20 @@ func (h *Host) Service(name, verb string) {
 // interfaces are gone) or boots it again ("on").
 func (h *Host) Power(onOff string) {
 	h.t.Helper()
-	if out, err := h.script("power", "1", onOff); err != nil {
-		h.t.Fatalf("power %s: %v\n%s", onOff, err, out)
+	h.mustScript("power", onOff)
+}
+
+// Link pulls the host's cable out of the underlay ("cut") or puts it back ("heal"). A cut
+// host sees no change of its own link.
+func (h *Host) Link(cutHeal string) {
+	h.t.Helper()
+	h.mustScript("link", cutHeal)
+}
+
+func (h *Host) mustScript(name, verb string) {
+	h.t.Helper()
+	if out, err := h.script(name, strconv.Itoa(h.n), verb); err != nil {
+		h.t.Fatalf("%s %d %s: %v\n%s", name, h.n, verb, err, out)
 	}
 }
 

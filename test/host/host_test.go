@@ -82,14 +82,14 @@ func TestLeftoversAreEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid, err := m.pid1()
+	pid, err := (&machine{m, 1}).pid1()
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.slot.Close() // as the kernel does for a killed process
 	again := Start(t)
-	if again.fleet != m.fleet {
-		t.Skipf("another test run took fleet %s meanwhile", m.fleet)
+	if again.name != m.name {
+		t.Skipf("another test run took fleet %s meanwhile", m.name)
 	}
 	if cmd, err := os.ReadFile(filepath.Join("/proc", pid, "cmdline")); err == nil && strings.Contains(string(cmd), "host-init") {
 		t.Errorf("process %s of the fleet left behind still runs", pid)
@@ -100,7 +100,7 @@ func TestLeftoversAreEnded(t *testing.T) {
 // Two hosts on the underlay, and the cable of one pulled out and put back.
 func TestFleetOfTwo(t *testing.T) {
 	need(t)
-	m, err := takeSlot()
+	m, err := takeSlot("bridge")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ func (h *Host) Ping(container, address string) *Ping {
 	h.t.Helper()
 	pid := strconv.Itoa(h.Inspect(container).State.Pid)
 	p := &Ping{h: h, out: &bytes.Buffer{}}
-	p.cmd = h.command(filepath.Join(root(), "test/fleet/exec"), "1", "nsenter", "-t", pid, "-n",
+	p.cmd = h.command(filepath.Join(root(), "test/fleet/exec"), strconv.Itoa(h.n), "nsenter", "-t", pid, "-n",
 		h.Program("app"), "ping", "-q", "-c", "0", "-i", "10ms", "-W", "1s", address)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
