@@ -3,7 +3,9 @@ package ipam
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,7 +16,12 @@ import (
 // Leases is what the allocator needs of the store. A write returns once Feed shows it; one
 // that is based on what changed meanwhile is tenant.ErrStale, and Feed shows that as well.
 type Leases interface {
+	// Feed is the domains that this host follows, and its own networks.
 	Feed() *tenant.Feed
+	// Follow returns once Feed shows a domain; tenant.ErrNotFound if there is none.
+	Follow(ctx context.Context, domainID string) error
+	// Read is everything, as it is in the store now.
+	Read(context.Context) (*tenant.State, error)
 	PutLease(context.Context, tenant.Lease) (tenant.Lease, error)
 	DeleteLease(context.Context, tenant.Lease) error
 }
@@ -72,13 +79,17 @@ type Request struct {
 	// Swarm is set where swarm's manager decides over addresses: what it holds may be
 	// asked for again, by itself and by the node that runs the task.
 	Swarm bool
+	// Repeated is set while an engine that has just started repeats all that it has asked
+	// for, of which it does not say what it is for.
+	Repeated bool
 }
 
 // Allocate leases an address of the subnet. A MAC that asks again gets the address that it
 // has reserved, or that it had and that rests, so repeating a call is harmless; a MAC that
 // a vport uses in this subnet is refused. An address asked for by name may be resting, but
 // not somebody else's. Without MAC, an address that this host has a lease of is a
-// success: so engines repeat their requests after a restart.
+// success: so engines repeat their requests after a restart. Only then can an auxiliary
+// address be one that an endpoint has.
 //
 // Errors: tenant.ErrInvalid for an address that the subnet cannot give, ErrConflict for
 // one in use, naming by whom, ErrExhausted, ErrUnavailable.
@@ -95,6 +106,9 @@ func (a *Allocator) Allocate(ctx context.Context, sub tenant.Subnet, req Request
 		return netip.Addr{}, tenant.Errorf(tenant.ErrUnavailable, "subnet %s: no address within the time allowed: %v", sub.Name, err)
 	}
 	defer done()
+	if err := a.Store.Follow(ctx, sub.DomainID); err != nil {
+		return netip.Addr{}, fmt.Errorf("subnet %s: %w", sub.Name, err)
+	}
 	for {
 		p, err := a.plan(&sub, req)
 		if err != nil {
@@ -185,26 +199,34 @@ func (a *Allocator) leaseFor(sub *tenant.Subnet, addr netip.Addr, req Request, n
 // Release gives back an address that this host leased and no vport uses. A reservation
 // is free at once, since nobody has had the address; one that was held rests. What a
 // vport has goes when the vport goes, and an auxiliary address when no network sets it
-// aside any more; those, an address of another host and one without a lease are a success
-// in which nothing happens. Repeating it is fine.
+// aside any more; those, an address of another host, one without a lease and one of a
+// domain that is not followed are a success in which nothing happens. Repeating it is fine.
 func (a *Allocator) Release(ctx context.Context, subnetID string, addr netip.Addr) error {
 	for {
-		var lease tenant.Lease
-		var aside bool
-		a.Store.Feed().View(func(st *tenant.State) {
-			if l := st.Leases[tenant.LeaseID(subnetID, addr.String())]; l != nil {
-				lease = *l
-				aside = l.Use == tenant.UseAuxiliary && setAside(st, subnetID, addr, "")
-			}
-		})
-		if lease.ID == "" || aside || lease.Host != a.Host || lease.VportID != "" || lease.State == tenant.LeaseResting {
+		lease := a.lease(subnetID, addr)
+		if lease.ID == "" || lease.Host != a.Host || lease.VportID != "" || lease.State == tenant.LeaseResting {
 			return nil
+		}
+		if lease.Use == tenant.UseAuxiliary {
+			if aside, err := a.setAside(ctx, subnetID, addr, ""); err != nil || aside {
+				return err
+			}
 		}
 		err := a.drop(ctx, lease)
 		if err == nil || !errors.Is(err, tenant.ErrStale) || ctx.Err() != nil {
 			return err
 		}
 	}
+}
+
+// lease is an address's lease as the feed shows it; without an ID if it shows none.
+func (a *Allocator) lease(subnetID string, addr netip.Addr) (lease tenant.Lease) {
+	a.Store.Feed().View(func(st *tenant.State) {
+		if l := st.Leases[tenant.LeaseID(subnetID, addr.String())]; l != nil {
+			lease = *l
+		}
+	})
+	return lease
 }
 
 func (a *Allocator) drop(ctx context.Context, lease tenant.Lease) error {
@@ -216,14 +238,17 @@ func (a *Allocator) drop(ctx context.Context, lease tenant.Lease) error {
 	return a.Store.DeleteLease(ctx, lease)
 }
 
-// setAside tells whether a network on the subnet, other than one, has an auxiliary address.
-func setAside(st *tenant.State, subnetID string, addr netip.Addr, other string) (found bool) {
-	st.Children(tenant.Key{Kind: tenant.KindSubnet, ID: subnetID}, tenant.KindNetwork, func(id string) {
-		for _, aux := range st.Networks[id].Auxiliary {
-			found = found || aux == addr && id != other
-		}
-	})
-	return found
+// setAside tells whether a network on the subnet, other than one of this host's, has an
+// auxiliary address. The feed would not do: it has only this host's networks.
+func (a *Allocator) setAside(ctx context.Context, subnetID string, addr netip.Addr, other string) (found bool, err error) {
+	st, err := a.Store.Read(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, n := range st.Networks {
+		found = found || n.SubnetID == subnetID && !(n.ID == other && n.Host == a.Host) && slices.Contains(n.Auxiliary, addr)
+	}
+	return found, nil
 }
 
 // view calls f with the state, when the ledgers agree with it.

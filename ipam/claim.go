@@ -33,8 +33,7 @@ func (n *Network) place() place { return place{n.Space, n.CIDR} }
 // network's. Claiming for the same network again gives the same pool; Disclaim undoes it.
 //
 // Errors: tenant.ErrInvalid if the options contradict the pool's, ErrConflict if the
-// gateway does or it cannot be told which pool is meant, ErrNotFound if there is none or
-// its subnet is gone.
+// gateway does or it cannot be told which pool is meant, ErrNotFound if there is none.
 func (d *Driver) Claim(_ context.Context, n Network) (PoolRecord, error) {
 	d.claimMu.Lock()
 	defer d.claimMu.Unlock()
@@ -45,9 +44,6 @@ func (d *Driver) Claim(_ context.Context, n Network) (PoolRecord, error) {
 	r, err := d.choose(rs, &n)
 	if err != nil {
 		return PoolRecord{}, err
-	}
-	if _, ok := d.subnet(r.SubnetID); !ok && d.c.Store.Ready() == nil {
-		return PoolRecord{}, d.gone(r.ID)
 	}
 	merged, err := Merge(n.Options, r.Options)
 	if err != nil {
@@ -126,22 +122,32 @@ func (d *Driver) Disclaim(ctx context.Context, networkID string) error {
 }
 
 func (d *Driver) freeAuxiliary(ctx context.Context, networkID string) error {
-	var free []tenant.Lease
+	var n tenant.Network
 	d.c.Store.Feed().View(func(st *tenant.State) {
-		n := st.Networks[networkID]
-		if n == nil {
-			return
-		}
-		for _, addr := range n.Auxiliary {
-			l := st.Leases[tenant.LeaseID(n.SubnetID, addr.String())]
-			if l != nil && l.Use == tenant.UseAuxiliary && !setAside(st, n.SubnetID, addr, networkID) {
-				free = append(free, *l)
-			}
+		if have := st.Networks[networkID]; have != nil && have.Host == d.c.Host {
+			n = *have
 		}
 	})
-	for _, l := range free {
-		if err := d.c.Store.DeleteLease(ctx, l); err != nil && !errors.Is(err, tenant.ErrStale) {
-			return fmt.Errorf("network %s: auxiliary address %s: %w", networkID, l.Address, err)
+	if len(n.Auxiliary) == 0 {
+		return nil
+	}
+	if err := d.c.Store.Follow(ctx, n.DomainID); err != nil {
+		if errors.Is(err, tenant.ErrNotFound) {
+			return nil
+		}
+		return fmt.Errorf("network %s: %w", networkID, err)
+	}
+	for _, addr := range n.Auxiliary {
+		l := d.lease(n.SubnetID, addr)
+		if l.ID == "" || l.Use != tenant.UseAuxiliary {
+			continue
+		}
+		aside, err := d.setAside(ctx, n.SubnetID, addr, networkID)
+		if err == nil && !aside {
+			err = d.c.Store.DeleteLease(ctx, l)
+		}
+		if err != nil && !errors.Is(err, tenant.ErrStale) {
+			return fmt.Errorf("network %s: auxiliary address %s: %w", networkID, addr, err)
 		}
 	}
 	return nil

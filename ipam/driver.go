@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -21,6 +22,7 @@ const (
 	endpointName   = "com.docker.network.endpoint.name"
 	storePatience  = 3 * time.Second
 	storePoll      = 20 * time.Millisecond
+	awayTime       = time.Second // how long a release waits for the store
 	repetitionTime = 2 * time.Minute
 )
 
@@ -54,18 +56,22 @@ type Config struct {
 // Driver answers the verbs of Docker's IPAM protocol. A verb may come twice, out of order
 // and for what does not exist; what takes something away then succeeds. All methods end
 // with their context, and are safe for concurrent use.
+//
+// A pool brings no domain to this host: what its networks need is in its record. An address
+// does.
 type Driver struct {
 	*Allocator
 	c     Config
 	asked *asked
+	owed  owed
 
 	recordsMu sync.Mutex // one change of a record at a time
 	claimMu   sync.Mutex // one claim at a time
 
 	mu      sync.Mutex
-	greeted time.Time        // when dockerd last began to talk to this driver
-	unready time.Time        // since when the store has been away; zero while it is not
-	made    map[string]int64 // subnets made for a pool request, by ID, with their revision
+	greeted time.Time                // when dockerd last began to talk to this driver
+	unready time.Time                // since when the store has been away; zero while it is not
+	made    map[string]tenant.Subnet // what was made for a pool request, by ID
 }
 
 // New makes a driver; it does nothing until asked.
@@ -80,7 +86,7 @@ func New(c Config) *Driver {
 		Allocator: NewAllocator(AllocatorConfig{Store: c.Store, Host: c.Host, Reservation: c.Reservation, Rest: c.Rest, Now: c.Now}),
 		c:         c,
 		asked:     newAsked(c.Now),
-		made:      map[string]int64{},
+		made:      map[string]tenant.Subnet{},
 	}
 }
 
@@ -176,66 +182,95 @@ func (d *Driver) ReleasePool(_ context.Context, req *api.ReleasePoolRequest) err
 // bound, for an auxiliary address or swarm's manager until it is released. Errors are those
 // of Allocate, and tenant.ErrNotFound for a pool whose subnet is gone.
 func (d *Driver) RequestAddress(ctx context.Context, req *api.RequestAddressRequest) (*api.RequestAddressResponse, error) {
-	id, sub, err := d.pool(ctx, req.PoolID)
+	id, err := parsePoolID(req.PoolID)
 	if err != nil {
 		return nil, err
 	}
 	d.asked.moved(req.PoolID)
-	r := Request{Range: id.rng, Name: req.Options[endpointName], Swarm: d.c.Global}
+	var want netip.Addr
 	if req.Address != "" {
-		if r.Want, err = parseAddress(req.Address); err != nil {
+		if want, err = parseAddress(req.Address); err != nil {
 			return nil, err
 		}
 	}
-	if text := req.Options[endpointMAC]; text != "" {
-		if r.MAC, err = tenant.ParseMAC(text); err != nil {
-			return nil, err
-		}
-	}
-	var addr netip.Addr
-	switch {
-	case req.Options[requestType] == gatewayType:
-		addr, err = d.gateway(ctx, req.PoolID, sub, r.Want)
-	case !r.MAC.IsZero():
-		addr, err = d.Allocate(ctx, sub, r)
-	case id.space == SpaceGlobal:
-		r.Held = true
-		addr, err = d.Allocate(ctx, sub, r)
-	case r.Want.IsValid():
-		// An auxiliary address of a new network; or, after a restart of the engine, any
-		// address that one of its networks has.
-		r.Use, r.Held = tenant.UseAuxiliary, true
-		addr, err = d.Allocate(ctx, sub, r)
-	default:
-		addr, err = d.Allocate(ctx, sub, r)
+	mac := req.Options[endpointMAC]
+	var addr netip.Prefix
+	if req.Options[requestType] == gatewayType {
+		addr, err = d.gateway(ctx, id, want)
+	} else {
+		addr, err = d.address(ctx, id, want, mac, req.Options[endpointName])
 	}
 	if err != nil {
-		if r.MAC.IsZero() {
+		if mac == "" {
 			d.abandon(req.PoolID)
 		}
 		return nil, err
 	}
-	return &api.RequestAddressResponse{Address: netip.PrefixFrom(addr, sub.CIDR.Bits()).String()}, nil
+	return &api.RequestAddressResponse{Address: addr.String()}, nil
+}
+
+// address leases an address of a pool.
+func (d *Driver) address(ctx context.Context, id poolID, want netip.Addr, mac, name string) (netip.Prefix, error) {
+	r := Request{Want: want, Range: id.rng, Name: name, Swarm: d.c.Global, Repeated: d.starting()}
+	if mac != "" {
+		var err error
+		if r.MAC, err = tenant.ParseMAC(mac); err != nil {
+			return netip.Prefix{}, err
+		}
+	}
+	switch {
+	case !r.MAC.IsZero():
+	case id.space == SpaceGlobal:
+		r.Held = true
+	case want.IsValid():
+		// An auxiliary address of a new network; or, after a restart of the engine, any
+		// address that one of its networks has.
+		r.Use, r.Held = tenant.UseAuxiliary, true
+	}
+	sub, err := d.subnet(ctx, id)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	var addr netip.Addr
+	err = d.owed.forgive(ctx, d, release{id.domainID, id.subnetID, want}, func() (err error) {
+		addr, err = d.Allocate(ctx, sub, r)
+		return err
+	})
+	return netip.PrefixFrom(addr, sub.CIDR.Bits()), err
 }
 
 // gateway is the subnet's gateway, which has no lease: nobody else can get the address. One
 // that the user wants becomes the subnet's if that was made for this very pool.
-func (d *Driver) gateway(ctx context.Context, pool string, sub tenant.Subnet, want netip.Addr) (netip.Addr, error) {
+func (d *Driver) gateway(ctx context.Context, id poolID, want netip.Addr) (netip.Prefix, error) {
 	d.mu.Lock()
-	ours := d.made[sub.ID] == sub.Revision
-	delete(d.made, sub.ID)
+	sub, ours := d.made[id.subnetID]
+	delete(d.made, id.subnetID)
 	d.mu.Unlock()
+	var r PoolRecord
+	known, err := d.c.Records.Get(kindPool, id.String(), &r)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, err
+	case ours:
+	case known:
+		sub.Name, sub.CIDR, sub.Gateway = r.Options.Subnet, r.CIDR, r.Gateway
+	default:
+		if sub, err = d.subnet(ctx, id); err != nil {
+			return netip.Prefix{}, err
+		}
+	}
+	answer := netip.PrefixFrom(sub.Gateway, sub.CIDR.Bits())
 	if !want.IsValid() || want == sub.Gateway {
-		return sub.Gateway, nil
+		return answer, nil
 	}
 	if !ours {
-		return netip.Addr{}, tenant.Errorf(tenant.ErrConflict, "subnet %s (%s) has gateway %s, not %s: pass --gateway %s, or leave --gateway out", sub.Name, sub.CIDR, sub.Gateway, want, sub.Gateway)
+		return answer, tenant.Errorf(tenant.ErrConflict, "subnet %s (%s) has gateway %s, not %s: pass --gateway %s, or leave --gateway out", sub.Name, sub.CIDR, sub.Gateway, want, sub.Gateway)
 	}
 	sub.Gateway = want
 	if _, err := d.c.Store.UpdateSubnet(ctx, sub); err != nil {
-		return netip.Addr{}, fmt.Errorf("gateway %s: %w", want, err)
+		return answer, fmt.Errorf("gateway %s: %w", want, err)
 	}
-	return want, d.change(pool, func(r *PoolRecord) {
+	return netip.PrefixFrom(want, sub.CIDR.Bits()), d.change(id.String(), func(r *PoolRecord) {
 		if r.ID != "" {
 			r.Gateway = want
 		}
@@ -252,7 +287,8 @@ func (d *Driver) abandon(pool string) {
 }
 
 // ReleaseAddress gives back an address, see Allocator.Release. The gateway's, an unknown
-// one, and one of an unknown pool are fine.
+// one, and one of an unknown pool are fine. While the store is away it is fine too, and
+// Settle does the rest.
 func (d *Driver) ReleaseAddress(ctx context.Context, req *api.ReleaseAddressRequest) error {
 	id, err := parsePoolID(req.PoolID)
 	if err != nil {
@@ -262,13 +298,31 @@ func (d *Driver) ReleaseAddress(ctx context.Context, req *api.ReleaseAddressRequ
 	if err != nil {
 		return err
 	}
-	swarms := false
-	d.c.Store.Feed().View(func(st *tenant.State) {
-		if l := st.Leases[tenant.LeaseID(id.subnetID, addr.String())]; l != nil {
-			swarms = held(l) && l.Use == tenant.UseEndpoint
+	var r PoolRecord
+	if ok, err := d.c.Records.Get(kindPool, req.PoolID, &r); err == nil && ok && r.Gateway == addr {
+		return nil // it has no lease, and needs no domain looked at
+	}
+	away, cancel := context.WithTimeout(ctx, awayTime)
+	defer cancel()
+	if err = d.c.Store.Ready(); err == nil {
+		err = d.release(away, id, addr)
+	}
+	if errors.Is(err, tenant.ErrUnavailable) {
+		d.c.Log.WithError(err).WithField("address", addr.String()).Warn("the address is released later")
+		return d.owed.note(d, release{id.domainID, id.subnetID, addr}, id.space)
+	}
+	return err
+}
+
+func (d *Driver) release(ctx context.Context, id poolID, addr netip.Addr) error {
+	if err := d.c.Store.Follow(ctx, id.domainID); err != nil {
+		if errors.Is(err, tenant.ErrNotFound) {
+			return nil
 		}
-	})
-	if swarms && id.space != SpaceGlobal {
+		return err
+	}
+	l := d.lease(id.subnetID, addr)
+	if l.ID != "" && held(&l) && l.Use == tenant.UseEndpoint && id.space != SpaceGlobal {
 		return nil // the node is done with it, the manager is not
 	}
 	return d.Release(ctx, id.subnetID, addr)
@@ -282,29 +336,26 @@ func parseAddress(s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// pool is the subnet behind a pool.
-func (d *Driver) pool(ctx context.Context, poolText string) (poolID, tenant.Subnet, error) {
-	id, err := parsePoolID(poolText)
-	if err != nil {
-		return id, tenant.Subnet{}, err
-	}
+// subnet is the subnet behind a pool, whose domain this host follows from now on.
+func (d *Driver) subnet(ctx context.Context, id poolID) (sub tenant.Subnet, err error) {
 	if err := d.ready(ctx); err != nil {
-		return id, tenant.Subnet{}, err
+		return sub, err
 	}
-	sub, ok := d.subnet(id.subnetID)
-	if !ok {
-		return id, sub, d.gone(poolText)
+	switch err := d.c.Store.Follow(ctx, id.domainID); {
+	case errors.Is(err, tenant.ErrNotFound):
+		return sub, d.gone(id.String())
+	case err != nil:
+		return sub, err
 	}
-	return id, sub, nil
-}
-
-func (d *Driver) subnet(id string) (sub tenant.Subnet, ok bool) {
 	d.c.Store.Feed().View(func(st *tenant.State) {
-		if s := st.Subnets[id]; s != nil {
-			sub, ok = *s, true
+		if s := st.Subnets[id.subnetID]; s != nil {
+			sub = *s
 		}
 	})
-	return sub, ok
+	if sub.ID == "" {
+		return sub, d.gone(id.String())
+	}
+	return sub, nil
 }
 
 func (d *Driver) gone(pool string) error {

@@ -334,9 +334,11 @@ func TestUnknownAndGarbage(t *testing.T) {
 	s := realStore(t)
 	sub := makeSubnet(t, s, "DCEnterprise", "App1", "DockerZone", "web", "10.85.85.0/24")
 	e := newEngine(t, s, false)
-	good := poolID{space: SpaceLocal, subnetID: sub.ID, variant: "plain"}.String()
-	nobody := poolID{space: SpaceLocal, subnetID: vportID("nobody"), variant: "plain"}.String()
-	for _, id := range []string{"", "x", "a/b/c/d", "nuage/" + sub.ID, "other/" + sub.ID + "/all/plain", "nuage/../all/plain", "nuage/" + sub.ID + "/10.0.0.0-99/plain", "nuage/" + sub.ID + "/fd00::-64/plain", strings.Repeat("/", 1<<16), nobody} {
+	good := poolID{space: SpaceLocal, domainID: sub.DomainID, subnetID: sub.ID, variant: "plain"}.String()
+	nobody := poolID{space: SpaceLocal, domainID: sub.DomainID, subnetID: vportID("nobody"), variant: "plain"}.String()
+	nowhere := poolID{space: SpaceLocal, domainID: vportID("nowhere"), subnetID: sub.ID, variant: "plain"}.String()
+	both := sub.DomainID + "/" + sub.ID
+	for _, id := range []string{"", "x", "a/b/c/d/e", "nuage/" + both, "other/" + both + "/all/plain", "nuage/../../all/plain", "nuage/" + both + "/10.0.0.0-99/plain", "nuage/" + both + "/fd00::-64/plain", strings.Repeat("/", 1<<16), nobody, nowhere} {
 		if err := e.driver.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: id}); err != nil {
 			t.Errorf("ReleasePool %.40q: %v", id, err)
 		}
@@ -364,7 +366,7 @@ func TestUnknownAndGarbage(t *testing.T) {
 func TestPoolIDsReadBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := poolID{
-			space: rapid.SampledFrom([]string{SpaceLocal, SpaceGlobal}).Draw(t, "space"), subnetID: vportID(rapid.String().Draw(t, "subnet")),
+			space: rapid.SampledFrom([]string{SpaceLocal, SpaceGlobal}).Draw(t, "space"), domainID: vportID(rapid.String().Draw(t, "domain")), subnetID: vportID(rapid.String().Draw(t, "subnet")),
 			variant: variant(Options{User: rapid.String().Draw(t, "user"), MTU: rapid.IntRange(0, 2).Draw(t, "mtu")}),
 		}
 		if rapid.Bool().Draw(t, "ranged") {
@@ -400,7 +402,10 @@ func TestSubnetDeletedUnderAPool(t *testing.T) {
 	if _, err := e.driver.Capabilities(ctx); err != nil {
 		t.Fatal(err)
 	}
-	_, err = e.pool("10.0.0.0/24", app1("subnet", "web"))
+	if p, err := e.pool("10.0.0.0/24", app1("subnet", "web")); err != nil || p.PoolID != r.ID {
+		t.Errorf("the pool again: %+v, %v", p, err)
+	}
+	_, err = e.address(r.ID, "", mac(1).String())
 	mustFail(t, err, tenant.ErrNotFound, text)
 	if err := errors.Join(e.driver.ReleaseAddress(ctx, &api.ReleaseAddressRequest{PoolID: r.ID, Address: "10.0.0.2"}),
 		e.driver.ReleasePool(ctx, &api.ReleasePoolRequest{PoolID: r.ID}), e.driver.Disclaim(ctx, "n1")); err != nil {
@@ -466,7 +471,7 @@ func TestMACsAreOneOwnersEach(t *testing.T) {
 	if again, err := e.address(r.ID, "", m.String()); err != nil || again != first {
 		t.Errorf("asked again: %s, %v; want %s", again, err, first)
 	}
-	sub, _ := e.driver.subnet(r.SubnetID)
+	sub := tenant.Subnet{Meta: tenant.Meta{ID: r.SubnetID}}
 	attach(t, e.store, sub, prefix(first).Addr(), m, "db-1", "h1")
 	_, err = e.address(r.ID, "", m.String())
 	mustFail(t, err, tenant.ErrConflict, "MAC address "+m.String()+" in use by vport db-1")
@@ -502,7 +507,7 @@ func BenchmarkRequestAddress(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			sub, _ := e.driver.subnet(r.SubnetID)
+			sub := tenant.Subnet{Meta: tenant.Meta{ID: r.SubnetID}}
 			fill(b, e, sub, others)
 			var took []time.Duration
 			for i := 0; b.Loop(); i++ {

@@ -34,6 +34,7 @@ func (a *Allocator) admits(st *tenant.State, sub *tenant.Subnet, old *tenant.Lea
 		return false, nil
 	case old.Use == tenant.UseAuxiliary && req.Use == tenant.UseAuxiliary:
 		return true, nil // several networks on a subnet may set the same address aside
+	case req.Use == tenant.UseAuxiliary && !req.Repeated:
 	case req.MAC.IsZero() && old.Host == a.Host:
 		return true, nil
 	case old.Use == tenant.UseEndpoint && req.Swarm && (held(old) || req.MAC.IsZero()):

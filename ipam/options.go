@@ -121,25 +121,25 @@ func Merge(a, b Options) (Options, error) {
 		case *f.into == "":
 			*f.into = f.from
 		case f.from != "" && f.from != *f.into:
-			return Options{}, contradiction(f.name, *f.into, f.from)
+			return Options{}, saidTwice(f.name, *f.into, f.from)
 		}
 	}
 	switch {
 	case len(a.PolicyGroups) == 0:
 		a.PolicyGroups = b.PolicyGroups
 	case len(b.PolicyGroups) > 0 && !slices.Equal(a.PolicyGroups, b.PolicyGroups):
-		return Options{}, contradiction("policy-group", strings.Join(a.PolicyGroups, ","), strings.Join(b.PolicyGroups, ","))
+		return Options{}, saidTwice("policy-group", strings.Join(a.PolicyGroups, ","), strings.Join(b.PolicyGroups, ","))
 	}
 	switch {
 	case a.MTU == 0:
 		a.MTU = b.MTU
 	case b.MTU != 0 && b.MTU != a.MTU:
-		return Options{}, contradiction("mtu", strconv.Itoa(a.MTU), strconv.Itoa(b.MTU))
+		return Options{}, saidTwice("mtu", strconv.Itoa(a.MTU), strconv.Itoa(b.MTU))
 	}
 	return a, nil
 }
 
-func contradiction(name, a, b string) error {
+func saidTwice(name, a, b string) error {
 	return tenant.Errorf(tenant.ErrInvalid, "option %s is said twice, as %q and as %q (-o and --ipam-opt count the same): say it once, or the same", name, a, b)
 }
 

@@ -28,6 +28,7 @@ const (
 // IDs over restarts and hosts.
 type poolID struct {
 	space    string
+	domainID string
 	subnetID string
 	rng      netip.Prefix // not valid: the whole subnet
 	// variant tells apart pools of one subnet whose networks differ in what the path does
@@ -40,19 +41,19 @@ func (id poolID) String() string {
 	if id.rng.IsValid() {
 		rng = strings.ReplaceAll(id.rng.String(), "/", "-")
 	}
-	return strings.Join([]string{id.space, id.subnetID, rng, id.variant}, "/")
+	return strings.Join([]string{id.space, id.domainID, id.subnetID, rng, id.variant}, "/")
 }
 
 // parsePoolID reads what String wrote; anything else is tenant.ErrNotFound.
 func parsePoolID(s string) (poolID, error) {
 	unknown := tenant.Errorf(tenant.ErrNotFound, "pool %q is unknown: remove the network and create it again", s)
 	f := strings.Split(s, "/")
-	if len(f) != 4 || f[0] != SpaceLocal && f[0] != SpaceGlobal || tenant.ValidateID(f[1]) != nil {
+	if len(f) != 5 || f[0] != SpaceLocal && f[0] != SpaceGlobal || tenant.ValidateID(f[1]) != nil || tenant.ValidateID(f[2]) != nil {
 		return poolID{}, unknown
 	}
-	id := poolID{space: f[0], subnetID: f[1], variant: f[3]}
-	if f[2] != "all" {
-		rng, err := netip.ParsePrefix(strings.ReplaceAll(f[2], "-", "/"))
+	id := poolID{space: f[0], domainID: f[1], subnetID: f[2], variant: f[4]}
+	if f[3] != "all" {
+		rng, err := netip.ParsePrefix(strings.ReplaceAll(f[3], "-", "/"))
 		if err != nil || !rng.Addr().Is4() {
 			return poolID{}, unknown
 		}

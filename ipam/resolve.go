@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -59,14 +60,10 @@ func parsePrefix(flag, s string) (netip.Prefix, error) {
 }
 
 // repetition finds the pool that the engine has already and asks for once more because it
-// has just started, or while the store is away. Such an answer needs no store, and makes
-// no subnet that was deleted meanwhile.
+// has just started, or while the store is away. Such an answer needs no store, brings no
+// domain to this host, and makes no subnet that was deleted meanwhile.
 func (d *Driver) repetition(w wanted) (PoolRecord, bool, error) {
-	away := d.c.Store.Ready() != nil
-	d.mu.Lock()
-	starting := !d.greeted.IsZero() && d.c.Now().Sub(d.greeted) < repetitionTime
-	d.mu.Unlock()
-	if w.auto() || !starting && !away {
+	if w.auto() || !d.starting() && d.c.Store.Ready() == nil {
 		return PoolRecord{}, false, nil
 	}
 	rs, err := d.records()
@@ -80,10 +77,15 @@ func (d *Driver) repetition(w wanted) (PoolRecord, bool, error) {
 	if len(rs) != 1 {
 		return PoolRecord{}, false, nil
 	}
-	if _, ok := d.subnet(rs[0].SubnetID); !ok && !away {
-		return PoolRecord{}, false, d.gone(rs[0].ID)
-	}
 	return rs[0], true, nil
+}
+
+// starting tells whether an engine has greeted so lately that it may be repeating its
+// requests.
+func (d *Driver) starting() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.greeted.IsZero() && d.c.Now().Sub(d.greeted) < repetitionTime
 }
 
 // resolve finds the subnet that is wanted, or makes it.
@@ -96,28 +98,32 @@ func (d *Driver) resolve(ctx context.Context, w wanted) (PoolRecord, error) {
 	if err := d.ready(ctx); err != nil {
 		return PoolRecord{}, err
 	}
-	spec := tenant.PathSpec{
-		Enterprise: w.said.Enterprise, Domain: w.said.Domain, Zone: w.said.Zone, Subnet: w.said.Subnet,
-		CIDR: w.cidr, Create: d.c.Autocreate,
-	}
-	var making bool
-	var err error
-	d.c.Store.Feed().View(func(st *tenant.State) { making, err = complete(st, &spec) })
-	if err != nil {
-		return PoolRecord{}, err
-	}
+	spec := tenant.PathSpec{Enterprise: w.said.Enterprise, Domain: w.said.Domain, Zone: w.said.Zone, Subnet: w.said.Subnet, CIDR: w.cidr}
 	path, err := d.c.Store.EnsurePath(ctx, spec)
-	if err != nil {
-		return PoolRecord{}, err
+	if errors.Is(err, tenant.ErrNotFound) && spec.CIDR.IsValid() && d.c.Autocreate {
+		if path, err = d.make(ctx, spec); err != nil {
+			return PoolRecord{}, err
+		}
 	}
-	if making {
-		d.mu.Lock()
-		d.made[path.Subnet.ID] = path.Subnet.Revision
-		d.mu.Unlock()
-		d.c.Log.WithFields(logrus.Fields{"enterprise": spec.Enterprise, "domain": spec.Domain, "zone": spec.Zone, "subnet": path.Subnet.Name, "cidr": spec.CIDR}).
-			Info("made a subnet for a pool request")
+	if err != nil {
+		return PoolRecord{}, d.advise(ctx, spec, err)
 	}
 	return newRecord(w, path)
+}
+
+// make makes a subnet and all that contains it.
+func (d *Driver) make(ctx context.Context, spec tenant.PathSpec) (tenant.Path, error) {
+	spec.Create = true
+	path, err := d.c.Store.EnsurePath(ctx, spec)
+	if err != nil {
+		return path, d.advise(ctx, spec, err)
+	}
+	d.mu.Lock()
+	d.made[path.Subnet.ID] = path.Subnet
+	d.mu.Unlock()
+	d.c.Log.WithFields(logrus.Fields{"enterprise": spec.Enterprise, "domain": spec.Domain, "zone": spec.Zone, "subnet": path.Subnet.Name, "cidr": spec.CIDR}).
+		Info("made a subnet for a pool request")
+	return path, nil
 }
 
 func newRecord(w wanted, p tenant.Path) (PoolRecord, error) {
@@ -125,7 +131,7 @@ func newRecord(w wanted, p tenant.Path) (PoolRecord, error) {
 	if w.rng.IsValid() && (!sub.CIDR.Contains(w.rng.Addr()) || w.rng.Bits() < sub.CIDR.Bits()) {
 		return PoolRecord{}, tenant.Errorf(tenant.ErrInvalid, "--ip-range %s is not in subnet %s (%s)", w.rng, sub.Name, sub.CIDR)
 	}
-	id := poolID{space: w.space, subnetID: sub.ID, rng: w.rng, variant: variant(w.said)}
+	id := poolID{space: w.space, domainID: p.Domain.ID, subnetID: sub.ID, rng: w.rng, variant: variant(w.said)}
 	o := w.said
 	o.Enterprise, o.Domain, o.Zone, o.Subnet = p.Enterprise.Name, p.Domain.Name, p.Zone.Name, sub.Name
 	return PoolRecord{
@@ -135,40 +141,53 @@ func newRecord(w wanted, p tenant.Path) (PoolRecord, error) {
 	}, nil
 }
 
-// complete names the subnet where the request leaves only one choice, and refuses, with
-// Docker's flags in the message, what contradicts the state. It tells whether the subnet is
-// still to be made.
-func complete(st *tenant.State, spec *tenant.PathSpec) (making bool, err error) {
+// advise puts Docker's flags into the refusal of a path, where the state explains it.
+func (d *Driver) advise(ctx context.Context, spec tenant.PathSpec, refusal error) error {
+	if errors.Is(refusal, tenant.ErrUnavailable) {
+		return refusal
+	}
+	st, err := d.c.Store.Read(ctx)
+	if err != nil {
+		return refusal
+	}
+	if err := contradiction(st, spec); err != nil {
+		return err
+	}
+	return refusal
+}
+
+// contradiction says, with Docker's flags, why the subnets of the zone do not allow what
+// spec asks for; nil if that is not the reason.
+func contradiction(st *tenant.State, spec tenant.PathSpec) error {
 	subnets := subnetsOf(st, spec)
 	named := slices.IndexFunc(subnets, func(s *tenant.Subnet) bool { return s.Name == spec.Subnet })
 	same := slices.IndexFunc(subnets, func(s *tenant.Subnet) bool { return s.CIDR == spec.CIDR })
 	switch {
 	case named >= 0 && spec.CIDR.IsValid() && named != same:
 		sub := subnets[named]
-		return false, tenant.Errorf(tenant.ErrConflict, "subnet %s is %s, not %s: pass --subnet %s, or leave --subnet out", sub.Name, sub.CIDR, spec.CIDR, sub.CIDR)
+		return tenant.Errorf(tenant.ErrConflict, "subnet %s is %s, not %s: pass --subnet %s, or leave --subnet out", sub.Name, sub.CIDR, spec.CIDR, sub.CIDR)
 	case named >= 0:
-		return false, nil
+		return nil
 	case spec.Subnet != "" && same >= 0:
 		sub := subnets[same]
-		return false, tenant.Errorf(tenant.ErrConflict, "%s is subnet %s, not %s: pass --ipam-opt subnet=%s, or leave it out", sub.CIDR, sub.Name, spec.Subnet, sub.Name)
+		return tenant.Errorf(tenant.ErrConflict, "%s is subnet %s, not %s: pass --ipam-opt subnet=%s, or leave it out", sub.CIDR, sub.Name, spec.Subnet, sub.Name)
 	case spec.CIDR.IsValid():
-		return same < 0, nil
+		return nil
 	case spec.Subnet != "":
-		return false, tenant.Errorf(tenant.ErrNotFound, "zone %s of domain %s has no subnet %s%s: pass --subnet CIDR to make it, or the name of another", spec.Zone, spec.Domain, spec.Subnet, listed(subnets))
+		return tenant.Errorf(tenant.ErrNotFound, "zone %s of domain %s has no subnet %s%s: pass --subnet CIDR to make it, or the name of another", spec.Zone, spec.Domain, spec.Subnet, listed(subnets))
 	}
 	lasting := slices.DeleteFunc(subnets, func(s *tenant.Subnet) bool { return s.DockerOwned })
 	switch len(lasting) {
 	case 0:
-		return false, tenant.Errorf(tenant.ErrNotFound, "zone %s of domain %s has no subnet: pass --subnet CIDR to make one", spec.Zone, spec.Domain)
+		return tenant.Errorf(tenant.ErrNotFound, "zone %s of domain %s has no subnet: pass --subnet CIDR to make one", spec.Zone, spec.Domain)
 	case 1:
-		spec.Subnet = lasting[0].Name
-		return false, nil
+		return nil
 	}
-	return false, tenant.Errorf(tenant.ErrConflict, "zone %s of domain %s has %d subnets%s: pass --ipam-opt subnet=NAME or --subnet CIDR", spec.Zone, spec.Domain, len(lasting), listed(lasting))
+	return tenant.Errorf(tenant.ErrConflict, "zone %s of domain %s has %d subnets%s: pass --ipam-opt subnet=NAME or --subnet CIDR", spec.Zone, spec.Domain, len(lasting), listed(lasting))
 }
 
 // subnetsOf is the subnets of the zone that spec names, by name; none if there is no zone.
-func subnetsOf(st *tenant.State, spec *tenant.PathSpec) []*tenant.Subnet {
+func subnetsOf(st *tenant.State, spec tenant.PathSpec) []*tenant.Subnet {
 	e := st.EnterpriseByName(spec.Enterprise)
 	if e == nil {
 		return nil
