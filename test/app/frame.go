@@ -123,7 +123,8 @@ func sender(l *link, given string) (netip.Addr, error) {
 }
 
 // send puts frames with chosen addresses on the wire: a UDP datagram, or with -arp an
-// ARP message. What is not given is what an honest sender would use.
+// ARP message. What is not given is what an honest sender would use. With -vtep they go
+// there in VXLAN packets, from an ordinary socket of whoever runs this.
 func send(args []string) error {
 	f := flag.NewFlagSet("send", flag.ContinueOnError)
 	iface := f.String("I", "eth0", "interface")
@@ -137,6 +138,8 @@ func send(args []string) error {
 	dport := f.Int("dport", 9, "UDP destination port")
 	ttl := f.Int("ttl", 64, "of the IPv4 header")
 	raw := f.String("hex", "", "the whole frame instead")
+	vtep := f.String("vtep", "", "encapsulate, to this address")
+	vni := f.Uint("vni", 0, "of the VXLAN header")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -151,13 +154,27 @@ func send(args []string) error {
 	if err != nil {
 		return err
 	}
+	put := l.send
+	if *vtep != "" {
+		c, err := net.Dial("udp4", net.JoinHostPort(*vtep, "4789"))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		frame = append(vxlanHeader(uint32(*vni)), frame...)
+		put = func(b []byte) error { _, err := c.Write(b); return err }
+	}
 	for range *count {
-		if err := l.send(frame); err != nil {
+		if err := put(frame); err != nil {
 			return err
 		}
 	}
 	fmt.Printf("sent %d\n", *count)
 	return nil
+}
+
+func vxlanHeader(vni uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{8, 0, 0, 0}, vni<<8)
 }
 
 func build(l *link, f *flag.FlagSet, srcMAC, dstMAC, srcIP, arpMAC string, arp, sport, dport, ttl int) ([]byte, error) {

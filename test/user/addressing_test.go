@@ -24,9 +24,9 @@ func TestDockersIPAMMakesASubnet(t *testing.T) {
 	if !strings.Contains(h.Nuagectl("get", "subnets"), cidr) {
 		t.Errorf("no subnet %s:\n%s", cidr, h.Nuagectl("get", "subnets"))
 	}
-	reaches(t, h, c1, h.IP(c2), 64)
-	reaches(t, h, c1, h.IP(far), 63)
-	reaches(t, h, c1, h.Endpoint(c1, one).Gateway, 64)
+	h.Reaches(c1, h.IP(c2), 64)
+	h.Reaches(c1, h.IP(far), 63)
+	h.Reaches(c1, h.Endpoint(c1, one).Gateway, 64)
 	if h.Endpoint(c1, one).MacAddress == "" {
 		t.Error("docker inspect shows no MAC address")
 	}
@@ -39,7 +39,7 @@ func TestDockersIPAMMakesASubnet(t *testing.T) {
 		}
 		return nil
 	})
-	reaches(t, h, far, h.Endpoint(far, two).Gateway, 64)
+	h.Reaches(far, h.Endpoint(far, two).Gateway, 64)
 }
 
 // Way 2: Docker's own IPAM, with the CIDR of an existing subnet.
@@ -53,7 +53,7 @@ func TestDockersIPAMOnAnExistingSubnet(t *testing.T) {
 	if got := h.IP(c); got != "10.61.1.77" {
 		t.Errorf("address %s", got)
 	}
-	reaches(t, h, other, "10.61.1.77", 63)
+	h.Reaches(other, "10.61.1.77", 63)
 	h.Docker("rm", "-f", c)
 	h.Docker("network", "rm", front)
 	if out := h.Nuagectl("get", "subnets"); !strings.Contains(out, "10.61.1.0/24") {
@@ -94,8 +94,8 @@ func TestTenantsIPAM(t *testing.T) {
 	if got := h.Endpoint(c1, one).Gateway; got != "10.62.1.1" {
 		t.Errorf("gateway %s", got)
 	}
-	reaches(t, h, c1, h.IP(c2), 64)
-	serves(t, h, c1, h.IP(c1), c2, h.IP(c2))
+	h.Reaches(c1, h.IP(c2), 64)
+	h.Serves(c1, h.IP(c1), c2, h.IP(c2))
 
 	// The network says in docker inspect what it was made with.
 	out := h.Docker("network", "inspect", "-f", "{{.Driver}} {{.IPAM.Driver}} {{.IPAM.Options.domain}} {{.IPAM.Options.subnet}}", one)
@@ -115,8 +115,8 @@ func TestNullIPAM(t *testing.T) {
 	if !strings.HasPrefix(a1, "10.63.1.") || a1 == a2 {
 		t.Errorf("addresses %s and %s", a1, a2)
 	}
-	reaches(t, h, c1, a2, 64)
-	reaches(t, h, c1, "10.63.1.1", 64)
+	h.Reaches(c1, a2, 64)
+	h.Reaches(c1, "10.63.1.1", 64)
 	if out := h.Exec(c1, "app", "addr"); !strings.Contains(out, "eth0 "+a1+"/24") || !strings.Contains(out, "default via 10.63.1.1") {
 		t.Errorf("inside:\n%s", out)
 	}
@@ -150,7 +150,7 @@ func TestRequestedAddresses(t *testing.T) {
 		}
 		seen[ip.String()] = true
 	}
-	reaches(t, h, c, h.IP(h.Name("r1")), 64)
+	h.Reaches(c, h.IP(h.Name("r1")), 64)
 }
 
 // --mac-address, through the API: the commands of some versions insist on newer daemons.
@@ -175,7 +175,7 @@ func TestRequestedMAC(t *testing.T) {
 		t.Errorf("docker inspect: %s", e.MacAddress)
 	}
 	neighbour := h.Container("neighbour", "--network", n)
-	reaches(t, h, neighbour, h.IP(name), 64)
+	h.Reaches(neighbour, h.IP(name), 64)
 	if out := h.Exec(neighbour, "app", "arping", h.IP(name)); !strings.HasSuffix(out, "is at "+mac) {
 		t.Errorf("arping: %s", out)
 	}

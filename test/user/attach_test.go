@@ -59,21 +59,21 @@ func TestSeveralNetworksOnOneContainer(t *testing.T) {
 	both := h.Container("both", "--network", r)
 	h.Docker("network", "connect", b, both)
 	cr, cb := h.Container("cr", "--network", r), h.Container("cb", "--network", b)
-	reaches(t, h, both, h.IP(cr), 64)
-	reaches(t, h, both, h.IP(cb), 64)
-	reaches(t, h, cr, h.Endpoint(both, r).IPAddress, 64)
-	reaches(t, h, cb, h.Endpoint(both, b).IPAddress, 64)
-	reachesNot(t, h, cr, h.IP(cb))
+	h.Reaches(both, h.IP(cr), 64)
+	h.Reaches(both, h.IP(cb), 64)
+	h.Reaches(cr, h.Endpoint(both, r).IPAddress, 64)
+	h.Reaches(cb, h.Endpoint(both, b).IPAddress, 64)
+	h.ReachesNot(cr, h.IP(cb))
 	if out := h.Exec(both, "app", "addr"); !strings.Contains(out, "eth0 10.72.1.") || !strings.Contains(out, "eth1 10.72.2.") || strings.Contains(out, "eth2") {
 		t.Errorf("inside:\n%s", out)
 	}
 
 	h.Docker("restart", "-t", "1", both) // moby's TestDockerNetworkRestartWithMultipleNetworks
-	reaches(t, h, both, h.IP(cr), 64)
-	reaches(t, h, both, h.IP(cb), 64)
+	h.Reaches(both, h.IP(cr), 64)
+	h.Reaches(both, h.IP(cb), 64)
 
 	h.Docker("network", "disconnect", r, both)
-	reaches(t, h, both, h.IP(cb), 64)
+	h.Reaches(both, h.IP(cb), 64)
 	if out := h.Exec(both, "app", "addr"); strings.Contains(out, "10.72.1.") {
 		t.Errorf("after disconnect:\n%s", out)
 	}
@@ -89,11 +89,11 @@ func TestConnectAndDisconnect(t *testing.T) {
 	peer := h.Container("peer", "--network", front)
 
 	h.Docker("network", "connect", "--ip", "10.73.1.50", "--alias", "service", front, c)
-	reaches(t, h, peer, "10.73.1.50", 64)
-	serves(t, h, peer, h.IP(peer), c, "service") // moby's UserDefinedNetworkConnectDisconnectAlias
+	h.Reaches(peer, "10.73.1.50", 64)
+	h.Serves(peer, h.IP(peer), c, "service") // moby's UserDefinedNetworkConnectDisconnectAlias
 	h.Refused([]string{"already"}, "docker", "network", "connect", front, c)
 	h.Docker("network", "disconnect", front, c)
-	reachesNot(t, h, peer, "10.73.1.50")
+	h.ReachesNot(peer, "10.73.1.50")
 	if out, err := h.TryDocker("exec", peer, "app", "get", "-timeout", "2s", "http://service/"); err == nil {
 		t.Errorf("the alias outlived the connection: %s", out)
 	}
@@ -104,11 +104,11 @@ func TestConnectAndDisconnect(t *testing.T) {
 	if ip := h.Endpoint(c, front).IPAddress; ip != "10.73.1.51" {
 		t.Errorf("address %s after start, asked for 10.73.1.51", ip)
 	}
-	reaches(t, h, peer, "10.73.1.51", 64)
+	h.Reaches(peer, "10.73.1.51", 64)
 	// The resting address is given to who asks for it by name.
 	h.Docker("network", "disconnect", front, c)
 	h.Docker("network", "connect", "--ip", "10.73.1.51", front, c)
-	reaches(t, h, peer, "10.73.1.51", 64)
+	h.Reaches(peer, "10.73.1.51", 64)
 }
 
 // Containers find each other by name, through Docker's resolver.
@@ -117,7 +117,7 @@ func TestNames(t *testing.T) {
 	h := host.Shared(t)
 	n := h.Domain("App1", "front=10.74.1.0/24").Network("front")
 	a, b := h.Container("a", "--network", n), h.Container("b", "--network", n)
-	serves(t, h, a, h.IP(a), b, b)
+	h.Serves(a, h.IP(a), b, b)
 }
 
 func TestInternal(t *testing.T) {
@@ -130,7 +130,7 @@ func TestInternal(t *testing.T) {
 	if strings.Contains(out, "default") || strings.Contains(out, "eth1") {
 		t.Errorf("inside an --internal network:\n%s", out)
 	}
-	reaches(t, h, a, h.IP(b), 64)
+	h.Reaches(a, h.IP(b), 64)
 	if out := h.Docker("network", "ls", "--format", "{{.Name}}"); strings.Contains(out, "docker_gwbridge") {
 		t.Errorf("networks:\n%s", out)
 	}
@@ -143,8 +143,8 @@ func TestBesideDockersBridge(t *testing.T) {
 	n := h.Domain("App1", "front=10.76.1.0/24").Network("front")
 	a, b := h.Container("a", "--network", n), h.Container("b")
 	h.Docker("network", "connect", n, b)
-	reaches(t, h, a, h.Endpoint(b, n).IPAddress, 64)
-	reachesNot(t, h, a, h.Endpoint(b, "bridge").IPAddress)
+	h.Reaches(a, h.Endpoint(b, n).IPAddress, 64)
+	h.ReachesNot(a, h.Endpoint(b, "bridge").IPAddress)
 }
 
 func TestRestartOfAContainer(t *testing.T) {
@@ -157,12 +157,12 @@ func TestRestartOfAContainer(t *testing.T) {
 		if ip := h.IP(b); ip != "10.77.1.20" {
 			t.Errorf("address %s after a restart, asked for 10.77.1.20", ip)
 		}
-		reaches(t, h, a, "10.77.1.20", 64)
+		h.Reaches(a, "10.77.1.20", 64)
 	}
 	h.Docker("kill", b)
 	h.Docker("start", b)
-	reaches(t, h, a, "10.77.1.20", 64)
-	reaches(t, h, b, h.IP(a), 64)
+	h.Reaches(a, "10.77.1.20", 64)
+	h.Reaches(b, h.IP(a), 64)
 }
 
 // Policy groups of one container, by an endpoint option.
@@ -174,7 +174,7 @@ func TestEndpointOptions(t *testing.T) {
 	if out := h.Nuagectl("get", "vports", "-o", "json"); !strings.Contains(out, `"web"`) || !strings.Contains(out, `"db"`) {
 		t.Errorf("vports:\n%s", out)
 	}
-	reaches(t, h, c, "10.78.1.1", 64)
+	h.Reaches(c, "10.78.1.1", 64)
 	h.Refused([]string{"colour", "policy-group"}, "docker", "run", "--rm", "--network", "name="+n+",driver-opt=colour=red", host.Image, "app", "addr")
 }
 

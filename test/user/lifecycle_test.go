@@ -26,7 +26,7 @@ func newPair(t *testing.T, h *host.Host, flags ...string) *pair {
 	p.a = h.Container("a", append([]string{"--network", p.front}, flags...)...)
 	p.b = h.Container("b", append([]string{"--network", d.Network("back")}, flags...)...)
 	p.ipA, p.ipB = h.IP(p.a), h.IP(p.b)
-	reaches(t, h, p.a, p.ipB, 63)
+	h.Reaches(p.a, p.ipB, 63)
 	return p
 }
 
@@ -97,7 +97,7 @@ func TestPluginComesAndGoes(t *testing.T) {
 	if out := h.Nuagectl("get", "subnets"); !strings.Contains(out, "10.90.1.0/24") || !strings.Contains(out, "10.90.2.0/24") {
 		t.Errorf("subnets after the upgrade:\n%s", out)
 	}
-	reaches(t, h, p.a, p.ipB, 63)
+	h.Reaches(p.a, p.ipB, 63)
 }
 
 // What Docker removed while the plugin was away is collected once it is back: Docker
@@ -121,7 +121,7 @@ func TestCollectsWhatDockerForgot(t *testing.T) {
 		}
 		return nil
 	})
-	reaches(t, h, kept, "10.91.1.1", 64)
+	h.Reaches(kept, "10.91.1.1", 64)
 }
 
 // moby's TestPluginActiveNetwork, and both driver names at once.
@@ -134,7 +134,7 @@ func TestBothNames(t *testing.T) {
 	flags := append([]string{"network", "create", "-d", host.PluginName, "--ipam-driver", host.PluginName}, d.IPAM("front")[2:]...)
 	h.Docker(append(flags, full)...)
 	a, b := h.Container("a", "--network", bare), h.Container("b", "--network", full)
-	reaches(t, h, a, h.IP(b), 64)
+	h.Reaches(a, h.IP(b), 64)
 	if out := h.Docker("network", "ls", "--format", "{{.Name}} {{.Driver}}"); !strings.Contains(out, bare+" nuage\n") && !strings.HasSuffix(out, bare+" nuage") || !strings.Contains(out, full+" "+host.PluginName) {
 		t.Errorf("docker network ls:\n%s", out)
 	}

@@ -18,10 +18,10 @@ func TestNetworkNamesAndRemoval(t *testing.T) {
 	d := h.Domain("App1", "front=10.96.1.0/24")
 	odd := h.Network("kiwl$%^", d.IPAM("front")...)
 	c := h.Container("c", "--network", odd)
-	reaches(t, h, c, "10.96.1.1", 64)
+	h.Reaches(c, "10.96.1.1", 64)
 	h.Refused([]string{"active endpoints"}, "docker", "network", "rm", odd)
 	h.Refused([]string{"already exists"}, append(append([]string{"docker", "network", "create", "-d", "nuage"}, d.IPAM("front")...), odd)...)
-	reaches(t, h, c, "10.96.1.1", 64)
+	h.Reaches(c, "10.96.1.1", 64)
 	h.Docker("rm", "-f", c)
 	h.Docker("network", "rm", odd)
 	h.Refused([]string{"not found"}, "docker", "network", "rm", odd)
@@ -45,14 +45,14 @@ func TestRefusedConnectionsChangeNothing(t *testing.T) {
 	if after := inspect(); after != before {
 		t.Errorf("before: %s\nafter: %s", before, after)
 	}
-	reaches(t, h, c, "10.97.1.1", 64)
+	h.Reaches(c, "10.97.1.1", 64)
 	h.Refused([]string{"colour"}, "docker", "network", "connect", "--driver-opt", "colour=red", back, c)
 	if out := h.Exec(c, "app", "addr"); strings.Contains(out, "10.97.2.") || strings.Contains(out, "eth1") {
 		t.Errorf("inside after a refused connection:\n%s", out)
 	}
-	reachesNot(t, h, c, "10.97.2.50")
+	h.ReachesNot(c, "10.97.2.50")
 	h.Docker("network", "connect", "--ip", "10.97.2.50", back, c)
-	reaches(t, h, c, "10.97.2.1", 64)
+	h.Reaches(c, "10.97.2.1", 64)
 }
 
 // The plugin protocol itself, on the socket of the bare name: what dockerd does after
@@ -102,7 +102,7 @@ func TestProtocolOddities(t *testing.T) {
 			t.Errorf("%s a second time: %s", verb, out)
 		}
 	}
-	reaches(t, h, c, "10.98.1.1", 64)
+	h.Reaches(c, "10.98.1.1", 64)
 	if now := h.PluginPID(); now != pid {
 		t.Errorf("the plugin was restarted: process %s, before %s", now, pid)
 	}

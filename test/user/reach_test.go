@@ -17,13 +17,13 @@ func TestWithinADomain(t *testing.T) {
 	far := h.Container("far", "--network", back)
 	ipA, ipB, ipFar := h.IP(a), h.IP(b), h.IP(far)
 
-	reaches(t, h, a, "10.80.1.1", 64)
-	reaches(t, h, a, "10.80.2.1", 64) // every gateway of the domain is in this same hop
-	reaches(t, h, a, ipB, 64)
-	reaches(t, h, a, ipFar, 63)
-	reaches(t, h, far, ipA, 63)
-	serves(t, h, b, ipB, a, ipA)
-	serves(t, h, far, ipFar, a, ipA)
+	h.Reaches(a, "10.80.1.1", 64)
+	h.Reaches(a, "10.80.2.1", 64) // every gateway of the domain is in this same hop
+	h.Reaches(a, ipB, 64)
+	h.Reaches(a, ipFar, 63)
+	h.Reaches(far, ipA, 63)
+	h.Serves(b, ipB, a, ipA)
+	h.Serves(far, ipFar, a, ipA)
 	if out := h.Exec(far, "app", "udp", ipA+":80"); !strings.HasPrefix(out, "32 bytes") {
 		t.Errorf("udp: %s", out)
 	}
@@ -63,18 +63,18 @@ func TestTenantsAreApart(t *testing.T) {
 	b3 := h.Container("b3", "--network", bn, "--ip", "10.81.1.13")
 	far := h.Container("far", "--network", red.Network("back"))
 
-	serves(t, h, r2, "10.81.1.12", r1, "10.81.1.11")
-	serves(t, h, b3, "10.81.1.13", b1, "10.81.1.11")
-	serves(t, h, far, h.IP(far), r1, "10.81.1.11")
-	reachesNot(t, h, r1, "10.81.1.13")
-	reachesNot(t, h, b1, "10.81.1.12")
-	reachesNot(t, h, b1, h.IP(far))
+	h.Serves(r2, "10.81.1.12", r1, "10.81.1.11")
+	h.Serves(b3, "10.81.1.13", b1, "10.81.1.11")
+	h.Serves(far, h.IP(far), r1, "10.81.1.11")
+	h.ReachesNot(r1, "10.81.1.13")
+	h.ReachesNot(b1, "10.81.1.12")
+	h.ReachesNot(b1, h.IP(far))
 	if out, err := h.TryDocker("exec", b1, "app", "arping", "10.81.1.12"); err == nil {
 		t.Errorf("blue sees a neighbour of red: %s", out)
 	}
 	// Neither the host's own addresses nor anything beyond.
 	for _, outside := range []string{"10.200.0.1", "172.17.0.1", "10.200.0.254"} {
-		reachesNot(t, h, r1, outside)
+		h.ReachesNot(r1, outside)
 	}
 	if _, err := h.Try("ping", "-c", "1", "-W", "1", "10.81.1.11"); err == nil {
 		t.Error("the host reaches a container of a tenant")
@@ -92,7 +92,7 @@ func TestSpoofing(t *testing.T) {
 	honest := h.Container("honest", "--network", n, "--ip", "10.82.1.20")
 	victimMAC, honestMAC := h.Endpoint(victim, n).MacAddress, h.Endpoint(honest, n).MacAddress
 
-	reaches(t, h, victim, "10.82.1.20", 64) // so that the victim need not ask for it below
+	h.Reaches(victim, "10.82.1.20", 64) // so that the victim need not ask for it below
 	listen := make(chan string)
 	go func() {
 		out, _ := h.TryDocker("exec", victim, "app", "sniff", "-d", "60s", "-until", "10.82.1.20 > 10.82.1.10 proto 17")
@@ -128,6 +128,6 @@ func TestSpoofing(t *testing.T) {
 			t.Errorf("the victim got: %s (evil's MAC is %s)", line, evilMAC)
 		}
 	}
-	reaches(t, h, honest, "10.82.1.10", 64)
-	reaches(t, h, evil, "10.82.1.10", 64) // an honest packet of the same container passes
+	h.Reaches(honest, "10.82.1.10", 64)
+	h.Reaches(evil, "10.82.1.10", 64) // an honest packet of the same container passes
 }

@@ -43,9 +43,9 @@ func TestDockerRestarts(t *testing.T) {
 		if ip := h.IP(a); ip != "10.93.1.10" {
 			t.Errorf("after %s: a has %s", after, ip)
 		}
-		reaches(t, h, a, "10.93.1.20", 64)
-		reaches(t, h, b, "10.93.2.1", 64)
-		serves(t, h, b, "10.93.1.20", a, "10.93.1.10")
+		h.Reaches(a, "10.93.1.20", 64)
+		h.Reaches(b, "10.93.2.1", 64)
+		h.Serves(b, "10.93.1.20", a, "10.93.1.10")
 		// The address of the container that did not come back is free for another.
 		if out, err := h.TryDocker("run", "--rm", "--network", front, "--ip", "10.93.1.30", host.Image, "app", "ping", "10.93.1.10"); err != nil {
 			t.Errorf("after %s: --ip of a container that is gone: %v\n%s", after, err, out)
@@ -89,7 +89,7 @@ func TestLiveRestore(t *testing.T) {
 		p.noLoss("dockerd " + verb + " with live-restore")
 	}
 	h.Docker("restart", "-t", "1", p.a)
-	reaches(t, h, p.b, h.IP(p.a), 63)
+	h.Reaches(p.b, h.IP(p.a), 63)
 }
 
 // The switch ends and comes back: its flows are programmed again at once.
@@ -114,7 +114,7 @@ func TestSwitchRestarts(t *testing.T) {
 		up := time.Now()
 		same("vswitchd "+verb, 5*time.Second)
 		t.Logf("%s: vswitchd up after %s, flows back %s later", verb, up.Sub(begin).Round(time.Millisecond), time.Since(up).Round(time.Millisecond))
-		reaches(t, h, p.a, p.ipB, 63)
+		h.Reaches(p.a, p.ipB, 63)
 		p.works("vswitchd " + verb)
 	}
 
@@ -135,7 +135,7 @@ func TestSwitchRestarts(t *testing.T) {
 		}
 		return nil
 	})
-	reaches(t, h, p.a, p.ipB, 63)
+	h.Reaches(p.a, p.ipB, 63)
 	same("a restart of ovsdb-server", 10*time.Second)
 }
 
@@ -146,7 +146,7 @@ func TestDriftIsRepaired(t *testing.T) {
 	p := newPair(t, h)
 	before := strings.Join(flows(h), "\n")
 	h.OVS("ofctl", "-OOpenFlow15", "add-flow", "alubr0", "table=0,priority=65000,ip,actions=drop")
-	reachesNot(t, h, p.a, p.ipB)
+	h.ReachesNot(p.a, p.ipB)
 	h.OVS("ofctl", "-OOpenFlow15", "del-flows", "alubr0", "table=1")
 	if strings.Join(flows(h), "\n") == before {
 		t.Fatal("nothing was broken")
@@ -157,7 +157,7 @@ func TestDriftIsRepaired(t *testing.T) {
 		}
 		return nil
 	})
-	reaches(t, h, p.a, p.ipB, 63)
+	h.Reaches(p.a, p.ipB, 63)
 
 	// A port or the whole bridge removed by hand comes back as well.
 	h.OVS("vsctl", "del-br", "alubr0")
@@ -240,7 +240,7 @@ func TestSettings(t *testing.T) {
 	h.StoreReady()
 	n = h.Network("default-enterprise", "-o", "domain=New", "-o", "zone=Zone")
 	c := h.Container("c", "--network", n)
-	reaches(t, h, c, h.Endpoint(c, n).Gateway, 64)
+	h.Reaches(c, h.Endpoint(c, n).Gateway, 64)
 	if out := h.Nuagectl("get", "domains"); !strings.Contains(out, "New") {
 		t.Errorf("domains:\n%s", out)
 	}
