@@ -67,13 +67,12 @@ func (b *Bridge) keepOpenFlow(ctx context.Context) error {
 	for ctx.Err() == nil {
 		dial, done := context.WithTimeout(ctx, dialTimeout)
 		c, err := openflow.Dial(dial, b.of.Socket)
-		done()
 		if err == nil {
 			p = pause{}
-			b.useOpenFlow(c)
-			err = follow(ctx, c)
+			err = b.converse(ctx, dial, c)
 			c.Close()
 		}
+		done()
 		if ctx.Err() != nil {
 			break
 		}
@@ -82,6 +81,18 @@ func (b *Bridge) keepOpenFlow(ctx context.Context) error {
 	}
 	b.loseOpenFlow(errStopped)
 	return ctx.Err()
+}
+
+// converse uses a new connection until it ends. What is asked of it first is bounded by
+// start.
+func (b *Bridge) converse(ctx, start context.Context, c *openflow.Conn) error {
+	events, err := c.Listen(start)
+	if err != nil {
+		return err
+	}
+	go b.takePackets(events)
+	b.useOpenFlow(c)
+	return follow(ctx, c)
 }
 
 // follow returns when the connection has ended, or the switch no longer answers.

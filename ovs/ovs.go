@@ -79,6 +79,7 @@ type Bridge struct {
 	repaired time.Time     // when keepDB last repaired the bridge; its goroutine's own
 	changed  chan struct{} // see Changed
 	redial   chan struct{} // the bridge may be there now: do not wait out the pause
+	packets  chan openflow.PacketIn
 
 	mu      sync.Mutex
 	session *session // nil while not connected
@@ -131,9 +132,9 @@ func New(conf Config) *Bridge {
 	}
 	now := time.Now()
 	b := &Bridge{conf: conf, hwaddr: randomMAC(), changed: make(chan struct{}, 1), redial: make(chan struct{}, 1),
-		moved: make(chan struct{}),
-		db:    Connection{Socket: conf.DB, Error: notStarted, Since: now},
-		of:    Connection{Socket: filepath.Join(conf.RunDir, conf.Bridge+".mgmt"), Error: notStarted, Since: now}}
+		packets: make(chan openflow.PacketIn, packetBuffer), moved: make(chan struct{}),
+		db: Connection{Socket: conf.DB, Error: notStarted, Since: now},
+		of: Connection{Socket: filepath.Join(conf.RunDir, conf.Bridge+".mgmt"), Error: notStarted, Since: now}}
 	if conf.VTEP.IsValid() {
 		b.tunnel = Tunnel{Port: TunnelPort, Problem: notStarted}
 	}

@@ -1,6 +1,7 @@
 // Package agent keeps the flows of one host's bridge equal to what the tenant state and
 // the bridge's ports call for: it watches both, recompiles what a change touches, and
-// programs the difference; it reads the switch back and repairs drift.
+// programs the difference; it reads the switch back and repairs drift. It keeps the ways to
+// other hosts warm, and answers the packets that flows send to it.
 //
 // It never decides what a flow should be (package pipeline does), never writes tenant
 // state, never makes a port, and never removes the last good flows because something
@@ -19,6 +20,7 @@ import (
 	"nuage/controller/tenant"
 	"nuage/ovs"
 	"nuage/ovs/flow"
+	"nuage/ovs/openflow"
 	"nuage/ovs/pipeline"
 )
 
@@ -33,6 +35,9 @@ type Switch interface {
 	// Apply does all of the difference or nothing. An *openflow.Error in its error means
 	// that the switch looked at it and refused.
 	Apply(ctx context.Context, d flow.Diff) error
+	// PacketIns are the packets that flows send here. The agent is their one receiver.
+	PacketIns() <-chan openflow.PacketIn
+	PacketOut(ctx context.Context, actions []flow.Action, packet []byte) error
 }
 
 // Config is what an Agent needs.
@@ -70,6 +75,8 @@ type Status struct {
 	// reading of a connection.
 	Readback time.Time
 	Repaired int
+	// Tunnel is what the switch says of the way to other hosts.
+	Tunnel ovs.Tunnel
 }
 
 // Agent is one loop; start it with Run. The other methods may be called from any
@@ -123,6 +130,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	retry := time.NewTimer(0)
 	retry.Stop()
 	defer retry.Stop()
+
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { a.answer(ctx) })
+	beside.Go(func() { a.keepPrimed(ctx) })
 
 	a.distrust()
 	pause := time.Duration(0)
@@ -243,9 +255,11 @@ func (a *Agent) finish(err error) {
 
 // Status is how far the agent is now.
 func (a *Agent) Status() Status {
+	tunnel := a.conf.Switch.Status().Tunnel
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := a.status
+	s.Tunnel = tunnel
 	s.Flows = len(a.programmed)
 	s.Notes = maps.Clone(a.compiler.Notes())
 	s.Refused = maps.Clone(a.refused)

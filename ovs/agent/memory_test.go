@@ -36,10 +36,13 @@ type memory struct {
 	defects []string
 	applied int
 	changed chan struct{}
+	packets chan openflow.PacketIn
+	sent    []sent
 }
 
 func newMemory() *memory {
-	return &memory{flows: flow.Set{}, ports: map[string]ovs.Port{}, epoch: 1, changed: make(chan struct{}, 1)}
+	return &memory{flows: flow.Set{}, ports: map[string]ovs.Port{}, epoch: 1, changed: make(chan struct{}, 1),
+		packets: make(chan openflow.PacketIn, 100)}
 }
 
 func (m *memory) do(f func()) {
@@ -145,6 +148,24 @@ func (m *memory) Apply(_ context.Context, d flow.Diff) error {
 		return m.lose(d)
 	}
 	return nil
+}
+
+func (m *memory) PacketIns() <-chan openflow.PacketIn { return m.packets }
+
+func (m *memory) PacketOut(_ context.Context, actions []flow.Action, packet []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down {
+		return ovs.ErrUnavailable
+	}
+	m.sent = append(m.sent, sent{actions, packet})
+	return nil
+}
+
+// sent is one PacketOut.
+type sent struct {
+	actions []flow.Action
+	packet  []byte
 }
 
 // wrong compares the switch with the state.

@@ -80,7 +80,7 @@ func (h *host) container(t *testing.T, a *Agent, lab string, n int, domain, subn
 }
 
 // netns makes a network namespace that ends with the test.
-func netns(t *testing.T, name string) string {
+func netns(t testing.TB, name string) string {
 	t.Helper()
 	name = fmt.Sprintf("nuagetest-%d-%s", os.Getpid(), name)
 	run(t, "ip", "netns", "add", name)
@@ -88,7 +88,7 @@ func netns(t *testing.T, name string) string {
 	return name
 }
 
-func run(t *testing.T, program string, args ...string) {
+func run(t testing.TB, program string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(program, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)

@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -61,7 +62,8 @@ type Compiler struct {
 	local map[string]int
 	// byInterface finds this host's vports by the name of their port.
 	byInterface map[string]map[string]struct{}
-	moved       []string // interfaces whose port changed since the last Update
+	vteps       map[string]netip.Addr // see VTEPs
+	moved       []string              // interfaces whose port changed since the last Update
 	tunnelMoved bool
 	flows       flow.Set
 	notes       map[tenant.Key]string
@@ -87,6 +89,7 @@ func NewCompiler(host string) *Compiler {
 		claims:      claims{},
 		local:       map[string]int{},
 		byInterface: map[string]map[string]struct{}{},
+		vteps:       map[string]netip.Addr{},
 		flows:       flow.Set{},
 		notes:       map[tenant.Key]string{},
 	}
@@ -121,6 +124,22 @@ func (c *Compiler) Owner(cookie uint64) (tenant.Key, bool) {
 	k, ok := c.cookies[cookie]
 	return k, ok
 }
+
+// VportAt is the ID of the vport that has a port of this host.
+func (c *Compiler) VportAt(port uint32) (string, bool) {
+	first := c.claims[claim{what: claimPort, value: uint64(port)}].first
+	if first == nil {
+		return "", false
+	}
+	return first.key.ID, true
+}
+
+// VTEPs are the tunnel addresses of the other hosts by host, as far as there is a tunnel to
+// them. The same rules as for Flows.
+func (c *Compiler) VTEPs() map[string]netip.Addr { return c.vteps }
+
+// Tunnel is the port number that SetPorts was last given; 0 if there is none.
+func (c *Compiler) Tunnel() uint32 { return c.tunnel }
 
 // SetPorts replaces the ports and the number of the tunnel port, 0 for none; the next
 // Update takes them into account.
@@ -324,6 +343,9 @@ func (c *Compiler) rebuild(s *tenant.State, keys []tenant.Key) []flow.Key {
 		}
 		e.flows = e.flows[:0]
 		delete(c.notes, k)
+		if k.Kind == tenant.KindHost {
+			delete(c.vteps, k.ID)
+		}
 		if len(e.claims) > 0 {
 			continue
 		}
@@ -345,6 +367,9 @@ func (c *Compiler) rebuild(s *tenant.State, keys []tenant.Key) []flow.Key {
 			continue
 		}
 		c.refill(e, o)
+		if k.Kind == tenant.KindHost {
+			c.vteps[k.ID] = o.vtep
+		}
 		for _, id := range e.flows {
 			mark(id)
 		}

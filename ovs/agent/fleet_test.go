@@ -1,0 +1,349 @@
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	vnetns "github.com/vishvananda/netns"
+
+	"nuage/controller/tenant"
+	"nuage/ovs"
+	"nuage/ovs/ovstest"
+	"nuage/ovs/pipeline"
+)
+
+// node is one host of a fleet: a network namespace with an Open vSwitch of its own in the
+// userspace datapath, whose underlay link and address are on a bridge br-phy.
+type node struct {
+	name, netns string
+	vtep        string
+	ovs         *ovstest.OVS
+	bridge      *ovs.Bridge
+	agent       *Agent
+}
+
+// fleet is some hosts on one underlay, and the state that they share.
+type fleet struct {
+	nodes []*node
+	feed  *tenant.Feed
+	made  int
+}
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("NUAGE_TEST_ROOT") == "0" {
+			t.Skip("namespaces need root")
+		}
+		t.Fatal("namespaces need root (NUAGE_TEST_ROOT=0 skips)")
+	}
+}
+
+func newFleet(t testing.TB, hosts, mtu int) *fleet {
+	t.Helper()
+	needRoot(t)
+	f := &fleet{feed: tenant.NewFeed()}
+	sw := netns(t, "under")
+	ip(t, sw, "link add sw mtu %d type bridge", mtu)
+	ip(t, sw, "link set sw up")
+	for i := 1; i <= hosts; i++ {
+		n := &node{name: fmt.Sprintf("h%d", i), vtep: fmt.Sprintf("198.51.100.%d", i)}
+		n.netns = netns(t, n.name)
+		ip(t, sw, "link add p%d mtu %d type veth peer name u0 mtu %d netns %s", i, mtu, mtu, n.netns)
+		ip(t, sw, "link set p%d master sw up", i)
+		ip(t, n.netns, "link set lo up")
+		ip(t, n.netns, "link set u0 up")
+		n.ovs = ovstest.Start(t, ovstest.Netdev(), ovstest.InNetNS("/run/netns/"+n.netns))
+		n.ovs.Vsctl("add-br", "br-phy", "--", "set", "bridge", "br-phy", "datapath_type=netdev", "--", "add-port", "br-phy", "u0",
+			"--", "set", "interface", "br-phy", fmt.Sprintf("mtu_request=%d", mtu))
+		ip(t, n.netns, "addr add %s/24 dev br-phy", n.vtep)
+		ip(t, n.netns, "link set br-phy up")
+		f.nodes = append(f.nodes, n)
+	}
+	return f
+}
+
+// start runs the hosts' bridges and agents, and makes the hosts known.
+func (f *fleet) start(t testing.TB, mtu int) {
+	t.Helper()
+	for _, n := range f.nodes {
+		n.bridge = ovs.New(ovs.Config{DB: n.ovs.DB, RunDir: n.ovs.RunDir, Bridge: bridgeName, Datapath: ovs.Netdev, Log: quiet(),
+			VTEP: netip.MustParseAddr(n.vtep), LinkOf: func(netip.Addr) (string, error) { return "br-phy", nil }})
+		n.agent = New(Config{Host: n.name, Feed: f.feed, Switch: n.bridge, Log: quiet()})
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { n.bridge.Run(ctx) })
+		running.Go(func() { n.agent.Run(ctx) })
+		t.Cleanup(func() { cancel(); running.Wait() })
+		f.publish(f.host(n, mtu))
+	}
+}
+
+func (f *fleet) publish(changes ...tenant.Change) {
+	r, _ := f.feed.Revision()
+	f.feed.Publish(r+1, changes...)
+}
+
+func (f *fleet) host(n *node, mtu int) tenant.Change {
+	return change(tenant.KindHost, n.name, &tenant.Host{Meta: tenant.Meta{ID: n.name}, Name: n.name, VTEP: netip.MustParseAddr(n.vtep), MTU: mtu})
+}
+
+// settled waits until every host is at the state's revision.
+func (f *fleet) settled(t testing.TB) {
+	t.Helper()
+	for _, n := range f.nodes {
+		eventually(t, 10*time.Second, func() string {
+			r, _ := f.feed.Revision()
+			if s := n.agent.Status(); s.Err != nil || s.Revision != r || n.bridge.Ports()[ovs.TunnelPort].OFPort == 0 {
+				return fmt.Sprintf("%s: %+v", n.name, s)
+			}
+			return ""
+		})
+	}
+}
+
+// attach makes a container on a host, in a namespace of its own, which it returns.
+func (f *fleet) attach(t testing.TB, n *node, domain, subnet, addr string, mtu int) string {
+	t.Helper()
+	f.made++
+	ns, name, id := netns(t, fmt.Sprint("c", f.made)), fmt.Sprintf("nu%d", f.made), fmt.Sprintf("v%d", f.made)
+	mac := tenant.MAC{2, 0, 0, 0, 1, byte(f.made)}
+	ip(t, n.netns, "link add %s mtu %d type veth peer name eth0 mtu %d netns %s", name, mtu, mtu, ns)
+	ip(t, n.netns, "link set %s up", name)
+	ip(t, ns, "link set eth0 up address %v", mac)
+	ip(t, ns, "addr add %s/24 dev eth0", addr)
+	ip(t, ns, "route add default via %v", netip.MustParsePrefix(addr+"/24").Masked().Addr().Next())
+	run(t, "ip", "netns", "exec", ns, "ethtool", "-K", "eth0", "tx", "off")
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if _, err := n.bridge.EnsurePort(ctx, ovs.PortSpec{Name: name}); err != nil {
+		t.Fatal(err)
+	}
+	f.publish(change(tenant.KindVport, id, &tenant.Vport{Meta: tenant.Meta{ID: id}, Name: id, DomainID: domain, SubnetID: subnet,
+		Host: n.name, Interface: name, MAC: mac, IPv4: netip.MustParseAddr(addr)}))
+	if err := n.agent.WaitProgrammed(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	return ns
+}
+
+func ip(t testing.TB, ns, format string, args ...any) {
+	t.Helper()
+	run(t, "ip", append([]string{"-n", ns}, strings.Fields(fmt.Sprintf(format, args...))...)...)
+}
+
+// in runs a program in a namespace.
+func in(ns string, args ...string) (string, error) {
+	out, err := exec.Command("ip", append([]string{"netns", "exec", ns}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+func twoSubnets() []tenant.Change {
+	return []tenant.Change{domain("app1", 1), subnet("web", "app1", "10.0.0.0/24", 100), subnet("db", "app1", "10.0.1.0/24", 101),
+		domain("other", 2), subnet("other-web", "other", "10.0.0.0/24", 200), subnet("other-db", "other", "10.0.1.0/24", 201)}
+}
+
+// drops is how many packets a host has dropped for a reason.
+func (n *node) drops(t testing.TB, d pipeline.Drop) (packets uint64) {
+	t.Helper()
+	stats, err := n.bridge.Flows(context.Background(), ovs.FlowFilter{Table: &d.Table})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range stats {
+		if s.Priority == d.Priority {
+			packets += s.Packets
+		}
+	}
+	return packets
+}
+
+var loss = regexp.MustCompile(`(\d+)% packet loss`)
+
+// Two hosts, real packets: containers reach each other as if they were on one host, and
+// nobody else.
+func TestAcrossHosts(t *testing.T) {
+	f := newFleet(t, 2, 1500)
+	f.publish(twoSubnets()...)
+	f.start(t, 1500)
+	h1, h2 := f.nodes[0], f.nodes[1]
+	web := f.attach(t, h1, "app1", "web", "10.0.0.2", 1450)
+	other := f.attach(t, h1, "other", "other-web", "10.0.0.2", 1450)
+	web2 := f.attach(t, h2, "app1", "web", "10.0.0.3", 1450)
+	db := f.attach(t, h2, "app1", "db", "10.0.1.3", 1450)
+	_ = f.attach(t, h2, "other", "other-db", "10.0.1.4", 1450)
+	f.settled(t)
+	time.Sleep(200 * time.Millisecond) // to be primed
+
+	for _, c := range []struct{ from, to, size, want string }{
+		// The very first packets between the two hosts.
+		{web, "10.0.0.3", "56", "ttl=64"},
+		{db, "10.0.0.2", "56", "ttl=63"},
+		{web, "10.0.1.3", "56", "ttl=63"},
+		{web2, "10.0.0.2", "56", "ttl=64"},
+		{web, "10.0.1.3", "1400", "ttl=63"},
+		{web, "10.0.1.3", "4000", "ttl=63"}, // in fragments
+		{other, "10.0.1.4", "56", "ttl=63"},
+		{other, "10.0.1.3", "56", ""},
+		{other, "10.0.0.3", "56", ""},
+		{web, "10.0.1.4", "56", ""},
+		{web, h1.vtep, "56", ""},
+		{web, h2.vtep, "56", ""},
+	} {
+		out, err := in(c.from, "ping", "-n", "-c", "1", "-W", "1", "-s", c.size, c.to)
+		if c.want == "" && err == nil || !strings.Contains(out, c.want) {
+			t.Errorf("ping from %s to %s, %s bytes: want %q, got %v:\n%s", c.from, c.to, c.size, c.want, err, out)
+		}
+	}
+	for _, n := range f.nodes {
+		if s := n.agent.Status(); s.Tunnel.Problem != "" || len(s.Notes) != 0 {
+			t.Errorf("%s: %+v", n.name, s)
+		}
+		for _, d := range []pipeline.Drop{pipeline.DropUnknownVTEP, pipeline.DropUnknownVNI, pipeline.DropTunnelProtocol, pipeline.DropNotHere} {
+			if got := n.drops(t, d); got != 0 {
+				t.Errorf("%s dropped %d: %s", n.name, got, d.Reason)
+			}
+		}
+	}
+	f.forge(t, h1)
+	f.move(t, web)
+}
+
+// move gives a host another VTEP in the state only: what its switch sends is from a
+// stranger now.
+func (f *fleet) move(t *testing.T, web string) {
+	h2 := f.nodes[1]
+	ip(t, h2.netns, "addr add 198.51.100.22/24 dev br-phy")
+	h2.vtep = "198.51.100.22"
+	f.publish(f.host(h2, 1500))
+	f.settled(t)
+	eventually(t, 5*time.Second, func() string {
+		if n := f.nodes[0].drops(t, pipeline.DropUnknownVTEP); n < 3 {
+			if out, err := in(web, "ping", "-n", "-c", "1", "-W", "1", "10.0.1.3"); err == nil {
+				return "answered from an address that is not the host's: " + out
+			}
+			return "not counted"
+		}
+		return ""
+	})
+}
+
+// forge sends VXLAN by hand: from a stranger on the underlay, and from a host that is known
+// with a VNI that is not here.
+func (f *fleet) forge(t *testing.T, h1 *node) {
+	stranger := f.nodes[1].netns
+	ip(t, stranger, "addr add 198.51.100.99/24 dev br-phy")
+	for _, c := range []struct {
+		name, from string
+		vni        byte
+		drop       pipeline.Drop
+	}{
+		{"unknown VTEP", "198.51.100.99", 100, pipeline.DropUnknownVTEP},
+		{"unknown VNI", f.nodes[1].vtep, 250, pipeline.DropUnknownVNI},
+		{"another tenant's VNI", f.nodes[1].vtep, 200, pipeline.DropNotHere},
+	} {
+		before := h1.drops(t, c.drop)
+		send(t, stranger, c.from, h1.vtep, vxlan(c.vni, icmpTo(tenant.MAC{2, 0, 0, 0, 1, 1}, "10.0.0.3", "10.0.0.2")), 5)
+		eventually(t, 5*time.Second, func() string {
+			if got := h1.drops(t, c.drop) - before; got < 5 {
+				return fmt.Sprintf("%s: counted %d of 5", c.name, got)
+			}
+			return ""
+		})
+	}
+}
+
+func vxlan(vni byte, frame []byte) []byte {
+	return append([]byte{8, 0, 0, 0, 0, 0, vni, 0}, frame...)
+}
+
+// icmpTo is an echo request with its Ethernet header.
+func icmpTo(dst tenant.MAC, from, to string) []byte {
+	b, _ := hex.DecodeString("0800" + "4500001c00000000400100000000000000000000" + "0800000000010001")
+	copy(b[14:], netip.MustParseAddr(from).AsSlice())
+	copy(b[18:], netip.MustParseAddr(to).AsSlice())
+	seal(b[2:22], 10)
+	seal(b[22:], 2)
+	return append(append(dst[:], 2, 0, 0, 0, 1, 3), b...)
+}
+
+// send sends UDP from a namespace.
+func send(t *testing.T, ns, from, to string, data []byte, times int) {
+	t.Helper()
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		result <- func() error {
+			h, err := vnetns.GetFromName(ns)
+			if err != nil {
+				return err
+			}
+			defer h.Close()
+			if err := vnetns.Set(h); err != nil {
+				return err
+			}
+			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(from)}, &net.UDPAddr{IP: net.ParseIP(to), Port: 4789})
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			for range times {
+				if _, err := c.Write(data); err != nil {
+					return err
+				}
+			}
+			return nil
+		}()
+	}()
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The first packet of a container to a host that nobody spoke to yet arrives, also after the
+// switch has forgotten everything.
+func TestFirstPacketIsNotLost(t *testing.T) {
+	f := newFleet(t, 3, 1500)
+	f.publish(twoSubnets()...)
+	f.start(t, 1500)
+	var containers []string
+	for i, n := range f.nodes {
+		containers = append(containers, f.attach(t, n, "app1", "web", fmt.Sprintf("10.0.0.%d", i+2), 1450))
+	}
+	f.settled(t)
+	time.Sleep(200 * time.Millisecond)
+	pings := func(when string) {
+		t.Helper()
+		for i, c := range containers {
+			for j := range containers {
+				if i == j {
+					continue
+				}
+				out, _ := in(c, "ping", "-n", "-c", "3", "-i", "0.2", "-W", "1", fmt.Sprintf("10.0.0.%d", j+2))
+				if m := loss.FindStringSubmatch(out); m == nil || m[1] != "0" {
+					t.Errorf("%s: from h%d to h%d:\n%s", when, i+1, j+1, out)
+				}
+			}
+		}
+	}
+	pings("at first")
+	n := f.nodes[0]
+	n.ovs.KillVswitchd()
+	n.ovs.StartVswitchd()
+	ip(t, n.netns, "addr replace %s/24 dev br-phy", n.vtep)
+	ip(t, n.netns, "link set br-phy up")
+	f.settled(t)
+	time.Sleep(1500 * time.Millisecond) // its address came after it: the second priming counts
+	pings("after a restart of a switch")
+}
