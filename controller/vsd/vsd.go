@@ -34,12 +34,14 @@ const (
 )
 
 // Store is what the API needs of the tenant store. Read is the whole state, of all hosts,
-// as of one revision that no write which has returned is newer than; it is the caller's.
+// as of one revision that no write which has returned is newer than; it is the caller's,
+// and current while Revision is the same.
 // An object with a Revision is written only if that is still the object's, else it is
 // tenant.ErrStale.
 type Store interface {
 	Ready() error
 	Read(context.Context) (*tenant.State, error)
+	Revision(context.Context) (int64, error)
 	CreateEnterprise(context.Context, tenant.Enterprise) (tenant.Enterprise, error)
 	UpdateEnterprise(context.Context, tenant.Enterprise) (tenant.Enterprise, error)
 	DeleteEnterprise(ctx context.Context, id string) error
@@ -70,7 +72,7 @@ type Config struct {
 
 // New is the API's handler. It is safe for concurrent use and holds nothing open.
 func New(cfg Config) http.Handler {
-	a := &api{Config: cfg, apiKey: uuid.NewString()}
+	a := &api{Config: cfg, latest: newLatest(), apiKey: uuid.NewString()}
 	mux := http.NewServeMux()
 	mux.HandleFunc(prefix, a.serveVSD)
 	mux.HandleFunc("GET /nuage/v1/status", a.serveStatus)
@@ -87,6 +89,7 @@ func New(cfg Config) http.Handler {
 
 type api struct {
 	Config
+	latest   *latest
 	apiKey   string     // of the local user, who needs none
 	applying sync.Mutex // one apply at a time: two of the same file would meet halfway
 }
@@ -171,13 +174,13 @@ func userOf(ctx context.Context) User {
 	return localUser
 }
 
-// read is the state as it is now. What was read before the store went away is not served: a
+// read is the state as it is now, which nobody may change. What was read before the store went away is not served: a
 // client would take an object that it does not find for one to create.
 func (a *api) read(ctx context.Context) (*tenant.State, error) {
 	if err := a.ready(); err != nil {
 		return nil, err
 	}
-	s, err := a.Store.Read(ctx)
+	s, err := a.latest.read(ctx, a.Store)
 	if err != nil {
 		return nil, notServing{err}
 	}
