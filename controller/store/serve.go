@@ -2,14 +2,39 @@ package store
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/sirupsen/logrus"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
 	grpcstatus "google.golang.org/grpc/status"
 
 	"nuage/controller/tenant"
+)
+
+const (
+	// What a connection speaks is agreed on in its TLS handshake.
+	protoEtcd = "h2"
+	protoJoin = "nuage-join/1"
+
+	handshakeTimeout = 10 * time.Second
+	maxHandshakes    = 128 // connections that have not shown a certificate
+	maxConnections   = 32  // of one host
+	maxStreams       = 256 // of one connection
+	maxRequest       = 1 << 20
 )
 
 // reconnect bounds how long a client waits before it tries a server again that was away.
@@ -18,9 +43,311 @@ var reconnect = grpc.ConnectParams{
 	MinConnectTimeout: requestTimeout,
 }
 
-type port struct{}
+// port is what Serving tells of the one TLS port.
+type port struct {
+	mu        sync.Mutex
+	addr      string
+	err       error
+	authority *authority
+}
 
-func (s *Store) open(context.Context, *connection) (stop func()) { return func() {} }
+func (p *port) set(addr string, a *authority, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.addr, p.authority, p.err = addr, a, err
+}
+
+// Serving is the address on which other hosts are served; empty if none are to be. While
+// it cannot be listened on it says why, as a tenant.ErrUnavailable.
+func (s *Store) Serving() (addr string, err error) {
+	if s.config.Listen == "" || len(s.config.Endpoints) > 0 {
+		return "", nil
+	}
+	s.port.mu.Lock()
+	defer s.port.mu.Unlock()
+	if s.port.addr == "" && s.port.err == nil {
+		return "", tenant.Errorf(tenant.ErrUnavailable, "listening on %s: not yet", s.config.Listen)
+	}
+	return s.port.addr, s.port.err
+}
+
+// open serves the embedded etcd to other hosts, if it is to be, and tries again while it
+// cannot. It returns what ends that.
+func (s *Store) open(ctx context.Context, conn *connection) (stop func()) {
+	if s.config.Listen == "" || conn.etcd == nil {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		said := ""
+		for ctx.Err() == nil {
+			err := s.listen(ctx, conn)
+			if ctx.Err() != nil {
+				break
+			}
+			s.port.set("", nil, tenant.Errorf(tenant.ErrUnavailable, "listening on %s: %v", s.config.Listen, err))
+			if err.Error() != said {
+				said = err.Error()
+				s.log.WithError(err).Warn("other hosts cannot be served; trying again")
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+		s.port.set("", nil, nil)
+	}()
+	return func() { cancel(); <-done }
+}
+
+// listen is one life of the port.
+func (s *Store) listen(ctx context.Context, conn *connection) error {
+	dir := s.config.CADir
+	if dir == "" {
+		dir = filepath.Join(filepath.Dir(s.config.Dir), "ca")
+	}
+	a, err := openAuthority(dir)
+	if err != nil {
+		return err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.config.Listen)
+	if err != nil {
+		return err
+	}
+	log := &refusals{log: s.log, lines: map[string]int{}}
+	g := newGate(conn.etcd, s.config.Autocreate, s.now, log)
+	server := newGRPC(conn.etcd, g)
+	d := &door{
+		authority: a, gate: g, refusals: log, log: s.log,
+		joining:    &admission{authority: a, client: conn.client, gate: g, host: s.config.Host, now: s.now},
+		etcd:       make(chan net.Conn),
+		closed:     make(chan struct{}),
+		addr:       l.Addr(),
+		handshakes: make(chan struct{}, maxHandshakes),
+		inside:     map[*entered]struct{}{},
+	}
+	var running sync.WaitGroup
+	running.Go(func() { server.Serve(d) })
+	defer running.Wait()
+	defer server.Stop()
+	defer context.AfterFunc(ctx, func() { l.Close() })()
+	defer l.Close()
+	s.port.set(l.Addr().String(), a, nil)
+	s.log.WithField("address", l.Addr().String()).Info("serving other hosts")
+	return d.accept(l)
+}
+
+func newGate(etcd *etcdserver.EtcdServer, autocreate bool, now func() time.Time, log *refusals) *gate {
+	return &gate{kv: v3rpc.NewQuotaKVServer(etcd), autocreate: autocreate, now: now, log: log,
+		leases: &leaseBook{server: v3rpc.NewQuotaLeaseServer(etcd), owners: map[int64]string{}}}
+}
+
+func newGRPC(etcd *etcdserver.EtcdServer, g *gate) *grpc.Server {
+	server := grpc.NewServer(
+		grpc.Creds(handshaken{}),
+		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
+		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: requestTimeout / 2, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * requestTimeout, Timeout: requestTimeout}),
+	)
+	pb.RegisterKVServer(server, g.kv)
+	pb.RegisterLeaseServer(server, g.leases.server)
+	pb.RegisterWatchServer(server, v3rpc.NewWatchServer(etcd))
+	pb.RegisterMaintenanceServer(server, alarms{etcd: etcd})
+	return server
+}
+
+// alarms is all of etcd's maintenance that hosts need: to ask whether there is an alarm.
+type alarms struct {
+	pb.UnimplementedMaintenanceServer
+	etcd *etcdserver.EtcdServer
+}
+
+func (a alarms) Alarm(ctx context.Context, req *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	resp, err := a.etcd.Alarm(ctx, req)
+	if err == nil && resp.Header == nil {
+		resp.Header = &pb.ResponseHeader{}
+	}
+	return resp, err
+}
+
+// door lets connections in: it makes the handshake, and hands those with a host's
+// certificate to the gRPC server, whose listener it is. Before the handshake it says nothing.
+type door struct {
+	authority *authority
+	gate      *gate
+	joining   *admission
+	refusals  *refusals
+	log       logrus.FieldLogger
+
+	etcd       chan net.Conn
+	closed     chan struct{}
+	closing    sync.Once
+	addr       net.Addr
+	handshakes chan struct{}
+
+	mu     sync.Mutex
+	inside map[*entered]struct{}
+}
+
+// accept takes connections until l is closed.
+func (d *door) accept(l net.Listener) error {
+	config := d.tls()
+	for {
+		c, err := l.Accept()
+		if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() || isTransient(err) {
+			time.Sleep(50 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case d.handshakes <- struct{}{}:
+			go func() {
+				defer func() { <-d.handshakes }()
+				d.greet(c, config)
+			}()
+		default:
+			c.Close()
+		}
+	}
+}
+
+// tls is who may come in: with a certificate of ours, or, to join, without.
+func (d *door) tls() *tls.Config {
+	base := &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		GetCertificate:         d.authority.serverCertificate,
+		ClientCAs:              d.authority.pool,
+		ClientAuth:             tls.RequireAndVerifyClientCert,
+		NextProtos:             []string{protoEtcd},
+		SessionTicketsDisabled: true,
+	}
+	join := base.Clone()
+	join.ClientAuth, join.NextProtos = tls.VerifyClientCertIfGiven, []string{protoJoin}
+	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, protoJoin) {
+			return join, nil
+		}
+		return nil, nil
+	}
+	return base
+}
+
+func (d *door) greet(raw net.Conn, config *tls.Config) {
+	c := tls.Server(raw, config)
+	raw.SetDeadline(time.Now().Add(handshakeTimeout))
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	go func() { // the end of the port ends handshakes too
+		select {
+		case <-d.closed:
+			raw.Close()
+		case <-ctx.Done():
+		}
+	}()
+	from := raw.RemoteAddr().String()
+	if ip, _, err := net.SplitHostPort(from); err == nil {
+		from = ip
+	}
+	if err := c.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		d.refusals.add(from, fmt.Sprintf("TLS: %v", err))
+		return
+	}
+	switch c.ConnectionState().NegotiatedProtocol {
+	case protoJoin:
+		defer c.Close()
+		if err := d.joining.serve(ctx, c, d.log.WithField("from", from)); err != nil {
+			d.refusals.add(from, err.Error())
+		}
+	case protoEtcd:
+		raw.SetDeadline(time.Time{})
+		d.enter(ctx, c, from)
+	default:
+		c.Close()
+	}
+}
+
+// enter hands a connection to the gRPC server.
+func (d *door) enter(ctx context.Context, c *tls.Conn, from string) {
+	host, err := d.gate.holder(ctx, c.ConnectionState().PeerCertificates[0])
+	if err != nil {
+		// It is let in all the same: each call is refused with the reason.
+		host = from
+	}
+	e := &entered{Conn: c, host: host, door: d}
+	if err := d.admit(e); err != nil {
+		c.Close()
+		d.refusals.add(host, err.Error())
+		return
+	}
+	select {
+	case d.etcd <- e:
+	case <-d.closed:
+		e.Close()
+	}
+}
+
+func (d *door) admit(e *entered) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	same := 0
+	for other := range d.inside {
+		if other.host == e.host {
+			same++
+		}
+	}
+	if same >= maxConnections {
+		return fmt.Errorf("more than %d connections", maxConnections)
+	}
+	d.inside[e] = struct{}{}
+	return nil
+}
+
+// entered is a connection that has been let in.
+type entered struct {
+	*tls.Conn
+	host string
+	door *door
+}
+
+func (c *entered) Close() error {
+	c.door.mu.Lock()
+	delete(c.door.inside, c)
+	c.door.mu.Unlock()
+	return c.NetConn().Close() // TLS' own end would wait for a peer that does not read
+}
+
+// Accept, Close and Addr make the door the gRPC server's listener.
+func (d *door) Accept() (net.Conn, error) {
+	select {
+	case c := <-d.etcd:
+		return c, nil
+	case <-d.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends all connections, also those that have not said anything yet, for which gRPC
+// would wait.
+func (d *door) Close() error {
+	d.closing.Do(func() { close(d.closed) })
+	d.mu.Lock()
+	inside := slices.Collect(maps.Keys(d.inside))
+	d.mu.Unlock()
+	for _, c := range inside {
+		c.Close()
+	}
+	return nil
+}
+
+// Addr: see Accept.
+func (d *door) Addr() net.Addr { return d.addr }
 
 // refused tells a write that the serving host does not take from an etcd that is away.
 func (s *Store) refused(err error) error {

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus/hooks/test"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+
+	"nuage/controller/tenant"
+)
+
+// serving runs a store that serves others on the loopback.
+func serving(t testing.TB, c Config) (s *Store, stop func()) {
+	t.Helper()
+	if c.Dir == "" {
+		c.Dir = filepath.Join(t.TempDir(), "etcd")
+	}
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:0"
+	}
+	if c.Host == "" {
+		c.Host = "serving"
+	}
+	s, stop = start(t, c)
+	waitServing(t, s)
+	return s, stop
+}
+
+func waitServing(t testing.TB, s *Store) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		_, err := s.Serving()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// join lets a host join by a new token.
+func join(t testing.TB, s *Store, host string) Credentials {
+	t.Helper()
+	c, err := Join(context10(t), JoinConfig{Token: newToken(t, s), Host: host, Dir: t.TempDir(), Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func newToken(t testing.TB, s *Store) string {
+	t.Helper()
+	token, err := s.CreateToken(context10(t), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+func quiet() logrus.FieldLogger { log, _ := test.NewNullLogger(); return log }
+
+// far runs the store of a host that has joined. Nothing that it does may be refused.
+func far(t testing.TB, s *Store, host string) *Store {
+	t.Helper()
+	c := join(t, s, host)
+	f, _ := start(t, Config{Endpoints: c.Endpoints, TLS: c.TLS, Host: host,
+		Reservation: s.config.Reservation, Rest: s.config.Rest})
+	return f
+}
+
+// client is etcd's ordinary client with a host's certificate.
+func client(t testing.TB, c Credentials) *clientv3.Client {
+	t.Helper()
+	cl, err := clientv3.New(clientv3.Config{Endpoints: c.Endpoints, TLS: c.TLS, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cl.Close() })
+	return cl
+}
+
+// TestServe drives a store of a host that has joined.
+func TestServe(t *testing.T) {
+	s, _ := serving(t, Config{Autocreate: true})
+	h1 := far(t, s, "h1")
+	ctx := context10(t)
+	p := mustPath(t, h1, spec("App1", "10.0.1.0/24"))
+	v := newVport(p.Subnet, "10.0.1.5")
+	if _, err := h1.BindVport(ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	if err := h1.DeleteVport(ctx, v.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := h1.DeleteZone(ctx, p.Zone.ID); !errors.Is(err, tenant.ErrConflict) && !errors.Is(err, tenant.ErrDenied) {
+		t.Error(err)
+	}
+}
+
+// blackHole is a proxy that can stop forwarding while it keeps its connections open.
+type blackHole struct {
+	addr string
+	mu   sync.Mutex
+	open chan struct{} // closed while data passes
+}
+
+func newBlackHole(t testing.TB, to string) *blackHole {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &blackHole{addr: l.Addr().String(), open: make(chan struct{})}
+	close(b.open)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(func() { cancel(); l.Close() })
+	pass := func(from, into net.Conn) {
+		defer from.Close()
+		defer into.Close()
+		defer context.AfterFunc(ctx, func() { from.Close(); into.Close() })()
+		buf := make([]byte, 32<<10)
+		for {
+			n, err := from.Read(buf)
+			b.mu.Lock()
+			open := b.open
+			b.mu.Unlock()
+			select {
+			case <-open:
+			case <-ctx.Done():
+				return
+			}
+			if _, werr := into.Write(buf[:n]); err != nil || werr != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				d, err := net.Dial("tcp", to)
+				if err != nil {
+					c.Close()
+					return
+				}
+				go pass(c, d)
+				pass(d, c)
+			}()
+		}
+	}()
+	return b
+}
+
+func (b *blackHole) cut()  { b.mu.Lock(); b.open = make(chan struct{}); b.mu.Unlock() }
+func (b *blackHole) heal() { b.mu.Lock(); close(b.open); b.mu.Unlock() }
