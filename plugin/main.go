@@ -8,6 +8,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -47,7 +48,8 @@ func main() {
 
 	// stdout, since what a managed plugin writes to stderr arrives in dockerd's log as an error.
 	log := logrus.New()
-	log.SetOutput(os.Stdout)
+	out := newLineWriter(os.Stdout)
+	log.SetOutput(out)
 	settings := readSettings(os.Getenv)
 	log.SetLevel(settings.LogLevel)
 	for _, p := range settings.Problems {
@@ -60,8 +62,13 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := run(ctx, settings, places, log); err != nil {
-		log.WithError(err).Error("nuage stops")
+	err := run(ctx, settings, places, log)
+	if err != nil {
+		log.WithError(err).Error("nuage ends")
+	}
+	log.SetOutput(io.Discard)
+	out.close()
+	if err != nil {
 		os.Exit(1)
 	}
 }

@@ -88,11 +88,11 @@ func (w *wire) handle(name string, deadline time.Duration, empty error, do func(
 		}
 		log := w.log.WithFields(logrus.Fields{"verb": name, "took": time.Since(start).Round(time.Microsecond)})
 		if err != nil {
-			log.WithError(err).WithField("body", string(body)).Warn("verb refused")
+			log.WithError(err).WithField("body", logged(body)).Warn("verb refused")
 			replyError(rw, err)
 			return
 		}
-		log.WithField("body", string(body)).Debug("verb done")
+		log.WithField("body", logged(body)).Debug("verb done")
 		reply(rw, answer)
 	})
 }
