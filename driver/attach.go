@@ -44,6 +44,9 @@ func (d *Driver) createEndpoint(ctx context.Context, req *CreateEndpointRequest)
 		return nil, nil, err
 	}
 	if n == nil || !n.Made {
+		if err := d.Store.Ready(); n == nil && err != nil {
+			return nil, nil, fmt.Errorf("network %s is not known here: %w", short(req.NetworkID), err)
+		}
 		return nil, nil, tenant.Errorf(tenant.ErrNotFound, "network %s is not known here: remove it and create it again", short(req.NetworkID))
 	}
 	w, err := readEndpoint(req, &n.Network)
@@ -64,6 +67,10 @@ func (d *Driver) createEndpoint(ctx context.Context, req *CreateEndpointRequest)
 		if err := d.removeEndpoint(ctx, old); err != nil {
 			return nil, nil, err
 		}
+	}
+	// The first vport of a domain on this host brings the domain in.
+	if err := d.Store.Follow(ctx, n.Network.DomainID); err != nil {
+		return nil, nil, fmt.Errorf("network %s: %w", short(req.NetworkID), err)
 	}
 	e := d.newEndpoint(req, w, n)
 	if !e.Vport.IPv4.IsValid() {
@@ -216,11 +223,50 @@ func (d *Driver) choose(ctx context.Context, e *endpoint, n *network) error {
 // plug makes the veth pair and its port on the switch.
 func (d *Driver) plug(ctx context.Context, e *endpoint, n *network) error {
 	host, container := e.names()
-	spec := link.Spec{Name: host, Peer: container, MAC: e.Vport.MAC[:], MTU: n.Network.MTU, Offload: d.Ports.Offload()}
+	spec := link.Spec{Name: host, Peer: container, MAC: e.Vport.MAC[:], MTU: d.mtu(n), Offload: d.Ports.Offload()}
 	if err := d.Links.Create(ctx, spec); err != nil {
 		return err
 	}
 	return d.Ports.EnsurePort(ctx, host, e.externalIDs())
+}
+
+// mtu is that of a container of n attached now: what was said, as far as the underlay lets.
+func (d *Driver) mtu(n *network) int {
+	said, limit := d.saidMTU(n.MTU), d.maxMTU()
+	if limit > 0 && said > limit {
+		d.Log.WithField("network", short(n.Network.ID)).Warnf("mtu %d does not pass between the hosts any more: a container gets %d", said, limit)
+		return limit
+	}
+	return said
+}
+
+// saidMTU is an option's MTU, or where there is none the one of NUAGE_MTU or the largest.
+func (d *Driver) saidMTU(option int) int {
+	limit := d.maxMTU()
+	switch {
+	case option != 0:
+		return option
+	case d.MTU != 0 && (limit == 0 || d.MTU < limit):
+		return d.MTU
+	case limit != 0:
+		return limit
+	}
+	return DefaultMTU
+}
+
+func (d *Driver) maxMTU() int {
+	if d.MaxMTU == nil {
+		return 0
+	}
+	return d.MaxMTU()
+}
+
+// checkMTU refuses an option that the underlay cannot keep.
+func (d *Driver) checkMTU(option int) error {
+	if limit := d.maxMTU(); limit > 0 && option > limit {
+		return tenant.Errorf(tenant.ErrInvalid, "mtu %d: at most %d passes between the hosts, which is the smallest MTU of their underlays less what VXLAN adds", option, limit)
+	}
+	return nil
 }
 
 // answer says what the driver chose, and nothing that Docker gave: that would be refused.

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -25,7 +26,12 @@ import (
 // Store is the tenant store. Deleting what is unknown is nil.
 type Store interface {
 	Ready() error
+	// Feed is the domains that this host follows, and its own networks.
 	Feed() *tenant.Feed
+	// Follow returns once Feed shows a domain; tenant.ErrNotFound if there is none.
+	Follow(ctx context.Context, domainID string) error
+	// Read is everything, as it is in the store now.
+	Read(context.Context) (*tenant.State, error)
 	EnsurePath(context.Context, tenant.PathSpec) (tenant.Path, error)
 	ReleaseSubnet(ctx context.Context, subnetID string) error
 	PutNetwork(context.Context, tenant.Network) error
@@ -60,6 +66,7 @@ type IPAM interface {
 	Disclaim(ctx context.Context, networkID string) error
 	Allocate(context.Context, tenant.Subnet, ipam.Request) (netip.Addr, error)
 	Release(ctx context.Context, subnetID string, addr netip.Addr) error
+	Settle(context.Context) error
 }
 
 // Links makes veth pairs; see link.Links.
@@ -88,13 +95,16 @@ type Config struct {
 
 	Enterprise string // of networks that name none
 	Autocreate bool   // make missing domains, zones and subnets
-	MTU        int    // of networks that name none; 0: DefaultMTU
 	Scope      string // "local" (default) or "global"
-	Log        logrus.FieldLogger
+	MTU        int    // of networks that name none; 0: as MaxMTU allows
+	// MaxMTU is what the underlays of all hosts leave a container now; it is asked at every
+	// attachment. Nil or 0: not known, and then nothing is refused.
+	MaxMTU func() int
+	Log    logrus.FieldLogger
 }
 
-// DefaultMTU leaves VXLAN over IPv4 its 50 bytes of the usual 1500. A host knows better
-// once it looks at its underlay's MTU, and then says so in Config.MTU.
+// DefaultMTU leaves VXLAN over IPv4 its 50 bytes of the usual 1500, for who knows nothing
+// of the underlay.
 const DefaultMTU = 1450
 
 const (
@@ -105,6 +115,8 @@ const (
 	// awayTime is how long a detaching verb waits for a store or a switch that is away. What
 	// is not done by then is done by Reconcile.
 	awayTime = time.Second
+	// itemTime bounds what Reconcile does for one network or endpoint: verbs wait for it.
+	itemTime = 3 * time.Second
 )
 
 // Driver answers the verbs. All methods are safe for concurrent use: calls for one network
@@ -116,13 +128,12 @@ type Driver struct {
 	locks locks
 	// rest is what verbs leave to be done after their answer.
 	rest sync.WaitGroup
+	// surveyed is set once this process has seen all vports of its host.
+	surveyed atomic.Bool
 }
 
 // New makes a driver; it does nothing until called.
 func New(c Config) *Driver {
-	if c.MTU == 0 {
-		c.MTU = DefaultMTU
-	}
 	if c.Scope == "" {
 		c.Scope = "local"
 	}

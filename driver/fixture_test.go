@@ -104,7 +104,7 @@ func replay(t *testing.T, file string, times int) {
 	r.subnet("NullZone", "nulls", "10.77.0.0/24")
 	answered := map[string]string{"$POOL": "", "$ADDRESS": "", "$IP": ""}
 	for i, s := range steps {
-		body := string(s.Request)
+		body := strings.ReplaceAll(string(s.Request), "DCEnterprise", r.enterprise)
 		for name, value := range answered {
 			body = strings.ReplaceAll(body, name, value)
 		}

@@ -58,8 +58,10 @@ func (d *Driver) createNetwork(ctx context.Context, id string, a asked) error {
 	}
 	n := &network{Created: time.Now().UTC(), Asked: a}
 	n.Network = tenant.Network{Meta: tenant.Meta{ID: id}, Host: d.Host, Mode: a.mode(), Internal: a.Internal, Auxiliary: a.Auxiliary}
-	if err := d.prepare(n); err != nil {
-		return err
+	if n.Network.Mode != tenant.AddressTenant { // there the pool says
+		if n.Path, err = d.spec(a); err != nil {
+			return err
+		}
 	}
 	if err := d.bind(ctx, n); err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
@@ -73,23 +75,6 @@ func (d *Driver) createNetwork(ctx context.Context, id string, a asked) error {
 	return nil
 }
 
-// prepare says what n needs, and changes nothing.
-func (d *Driver) prepare(n *network) (err error) {
-	if n.Network.Mode == tenant.AddressTenant {
-		return nil // the pool says
-	}
-	if n.Path, err = d.spec(n.Asked); err != nil {
-		return err
-	}
-	if n.Network.Mode == tenant.AddressNull && n.Path.Subnet == "" {
-		if err := d.Store.Ready(); err != nil {
-			return err // the feed may not know the zone's subnets
-		}
-		d.Store.Feed().View(func(st *tenant.State) { n.Path.Subnet, err = onlySubnet(st, n.Path) })
-	}
-	return err
-}
-
 // bind makes n, the record first. What it has begun when it fails is removeNetwork's to undo.
 func (d *Driver) bind(ctx context.Context, n *network) error {
 	if err := d.putNetwork(n); err != nil {
@@ -101,11 +86,9 @@ func (d *Driver) bind(ctx context.Context, n *network) error {
 	for {
 		path, err := d.Store.EnsurePath(ctx, n.Path)
 		if err != nil {
-			if n.Network.Mode == tenant.AddressDocker && errors.Is(err, tenant.ErrConflict) {
-				d.Store.Feed().View(func(st *tenant.State) { err = advise(st, n.Path, err) })
-			}
-			return err
+			return d.advise(ctx, n, err)
 		}
+		n.Path.Subnet = path.Subnet.Name
 		if n.Network.Mode != tenant.AddressNull {
 			n.Network.Mode = tenant.AddressExisting
 			if path.Subnet.DockerOwned {
@@ -127,27 +110,24 @@ func (d *Driver) bindPool(ctx context.Context, n *network) error {
 	if err != nil {
 		return err
 	}
-	var sub *tenant.Subnet
-	d.Store.Feed().View(func(st *tenant.State) {
-		if s := st.Subnets[pool.SubnetID]; s != nil {
-			sub = new(tenant.Subnet)
-			*sub = *s
-		}
-	})
-	if sub == nil {
-		return tenant.Errorf(tenant.ErrNotFound, "the subnet of pool %s does not exist any more", pool.CIDR)
-	}
+	o := pool.Options
+	n.Path = tenant.PathSpec{Enterprise: o.Enterprise, Domain: o.Domain, Zone: o.Zone, Subnet: o.Subnet}
 	n.Network.EnterpriseID, n.Network.DomainID, n.Network.ZoneID = pool.EnterpriseID, pool.DomainID, pool.ZoneID
-	return d.finish(ctx, n, *sub, pool.Options)
+	err = d.finish(ctx, n, tenant.Subnet{Meta: tenant.Meta{ID: pool.SubnetID}, CIDR: pool.CIDR, Gateway: pool.Gateway}, o)
+	if errors.Is(err, tenant.ErrNotFound) {
+		err = fmt.Errorf("the subnet of pool %s does not exist any more: %w", pool.CIDR, err)
+	}
+	return err
 }
 
 // finish writes the network to the store and then declares it made.
 func (d *Driver) finish(ctx context.Context, n *network, sub tenant.Subnet, o ipam.Options) error {
 	n.Network.SubnetID, n.Network.CIDR, n.Network.Gateway = sub.ID, sub.CIDR, sub.Gateway
 	n.Network.PolicyGroups, n.Network.User = o.PolicyGroups, o.User
-	if n.Network.MTU = o.MTU; n.Network.MTU == 0 {
-		n.Network.MTU = d.MTU
+	if err := d.checkMTU(o.MTU); err != nil {
+		return err
 	}
+	n.MTU, n.Network.MTU = o.MTU, d.saidMTU(o.MTU)
 	if err := d.Store.PutNetwork(ctx, n.Network); err != nil {
 		return err
 	}
@@ -187,7 +167,7 @@ func (d *Driver) deleteNetwork(ctx context.Context, id string) error {
 		return err
 	}
 	for eid, e := range all {
-		if e.NetworkID == id {
+		if e.NetworkID == id && e.Made {
 			if err := d.DeleteEndpoint(ctx, &DeleteEndpointRequest{NetworkID: id, EndpointID: eid}); err != nil {
 				return err
 			}
@@ -204,15 +184,27 @@ func (d *Driver) deleteNetwork(ctx context.Context, id string) error {
 // removeNetwork takes back all that a network may have brought about, and its record. It
 // is called with the network's lock held.
 func (d *Driver) removeNetwork(ctx context.Context, n *network) error {
-	if err := d.IPAM.Disclaim(ctx, n.Network.ID); err != nil {
+	if err := d.Store.Ready(); err != nil {
 		return err
 	}
-	if err := d.Store.Ready(); err != nil {
-		return err // the feed may be older than the network
+	all, err := d.endpoints()
+	if err != nil {
+		return err
 	}
-	if v := d.vportOf(n.Network.ID); v != "" {
-		// The subnet could not go yet, and later nobody would come back for it.
-		return tenant.Errorf(tenant.ErrConflict, "vport %s is still on it", v)
+	for _, e := range all {
+		if e.NetworkID != n.Network.ID {
+			continue
+		}
+		if e.Made {
+			return tenant.Errorf(tenant.ErrConflict, "vport %s is still on it", e.Vport.Name)
+		}
+		// Its subnet could not go before it, and later nobody would come back for that.
+		if err := d.Store.DeleteVport(ctx, e.Vport.ID); err != nil {
+			return err
+		}
+	}
+	if err := d.IPAM.Disclaim(ctx, n.Network.ID); err != nil {
+		return err
 	}
 	if err := d.Store.DeleteNetwork(ctx, n.Network.ID); err != nil {
 		return err
@@ -221,11 +213,11 @@ func (d *Driver) removeNetwork(ctx context.Context, n *network) error {
 	if subnet == "" && n.Path.DockerOwned {
 		spec := n.Path
 		spec.Create = false
-		d.Store.Feed().View(func(st *tenant.State) {
-			if path, err := st.Resolve(spec); err == nil {
-				subnet = path.Subnet.ID
-			}
-		})
+		path, err := d.Store.EnsurePath(ctx, spec)
+		if errors.Is(err, tenant.ErrUnavailable) {
+			return err
+		}
+		subnet = path.Subnet.ID // empty if it was not made
 	}
 	if subnet != "" {
 		if err := d.Store.ReleaseSubnet(ctx, subnet); err != nil && !errors.Is(err, tenant.ErrNotFound) {
@@ -235,22 +227,14 @@ func (d *Driver) removeNetwork(ctx context.Context, n *network) error {
 	return d.Journal.Apply(journal.Drop(kindNetwork, n.Network.ID))
 }
 
-// vportOf names a vport of this host that a network has.
-func (d *Driver) vportOf(networkID string) (name string) {
-	d.Store.Feed().View(func(st *tenant.State) {
-		st.Children(tenant.Key{Kind: tenant.KindHost, ID: d.Host}, tenant.KindVport, func(id string) {
-			if v := st.Vports[id]; v.Owner.NetworkID == networkID {
-				name = v.Name
-			}
-		})
-	})
-	return name
-}
-
 // AllocateNetwork is asked of swarm's manager. What it answers is what the nodes get as
 // the network's options, so it answers what was given, once that is found right.
 func (d *Driver) AllocateNetwork(_ context.Context, req *AllocateNetworkRequest) (*AllocateNetworkResponse, error) {
-	if _, err := ipam.ParseOptions(req.Options); err != nil {
+	o, err := ipam.ParseOptions(req.Options)
+	if err == nil {
+		err = d.checkMTU(o.MTU)
+	}
+	if err != nil {
 		return nil, err
 	}
 	options := maps.Clone(req.Options)

@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -180,8 +182,8 @@ func zoneOf(st *tenant.State, spec tenant.PathSpec) (*tenant.Domain, *tenant.Zon
 	return dom, st.ZoneByName(dom.ID, spec.Zone)
 }
 
-// onlySubnet names the subnet of a zone for a network that names none.
-func onlySubnet(st *tenant.State, spec tenant.PathSpec) (string, error) {
+// ambiguous says which subnets a network without Docker's IPAM, which names none, could mean.
+func ambiguous(st *tenant.State, spec tenant.PathSpec, refusal error) error {
 	var names []string
 	if _, z := zoneOf(st, spec); z != nil {
 		st.Children(tenant.Key{Kind: tenant.KindZone, ID: z.ID}, tenant.KindSubnet, func(id string) {
@@ -193,15 +195,33 @@ func onlySubnet(st *tenant.State, spec tenant.PathSpec) (string, error) {
 	slices.Sort(names)
 	switch len(names) {
 	case 1:
-		return names[0], nil
+		return refusal
 	case 0:
-		return "", tenant.Errorf(tenant.ErrNotFound, "zone %s of domain %s has no subnet: create one first (nuagectl apply), or use Docker's IPAM (without --ipam-driver null)", spec.Zone, spec.Domain)
+		return tenant.Errorf(tenant.ErrNotFound, "zone %s of domain %s has no subnet: create one first (nuagectl apply), or use Docker's IPAM (without --ipam-driver null)", spec.Zone, spec.Domain)
 	}
-	return "", tenant.Errorf(tenant.ErrInvalid, "zone %s of domain %s has several subnets: say which with -o subnet=NAME (%s)", spec.Zone, spec.Domain, strings.Join(names, ", "))
+	return tenant.Errorf(tenant.ErrInvalid, "zone %s of domain %s has several subnets: say which with -o subnet=NAME (%s)", spec.Zone, spec.Domain, strings.Join(names, ", "))
 }
 
-// advise adds to the refusal of a subnet the flags that would be right.
-func advise(st *tenant.State, spec tenant.PathSpec, err error) error {
+// advise adds to the refusal of a network's path the flags that would be right, where the
+// state tells them.
+func (d *Driver) advise(ctx context.Context, n *network, refusal error) error {
+	docker := n.Network.Mode == tenant.AddressDocker && errors.Is(refusal, tenant.ErrConflict)
+	unnamed := n.Network.Mode == tenant.AddressNull && n.Path.Subnet == "" && !errors.Is(refusal, tenant.ErrUnavailable)
+	if !docker && !unnamed {
+		return refusal
+	}
+	st, err := d.Store.Read(ctx)
+	switch {
+	case err != nil:
+		return refusal
+	case docker:
+		return suggest(st, n.Path, refusal)
+	}
+	return ambiguous(st, n.Path, refusal)
+}
+
+// suggest names the flags that fit the subnet in the way of spec.
+func suggest(st *tenant.State, spec tenant.PathSpec, err error) error {
 	by := fmt.Sprintf("--ipam-driver nuage --ipam-opt domain=%s --ipam-opt zone=%s", spec.Domain, spec.Zone)
 	var sub *tenant.Subnet
 	if dom, z := zoneOf(st, spec); z != nil {

@@ -18,9 +18,12 @@ type Report struct {
 	Removed  []string // what was half made, half removed, or of nobody
 	Restored []string // what was missing in the store or on the switch
 	Adopted  []string // what the store knew and the journal had lost
+	Closed   []string // what lost its address to another while this host was given up
 }
 
-func (r *Report) empty() bool { return len(r.Removed)+len(r.Restored)+len(r.Adopted) == 0 }
+func (r *Report) empty() bool {
+	return len(r.Removed)+len(r.Restored)+len(r.Adopted)+len(r.Closed) == 0
+}
 
 // Reconcile finishes what verbs have begun and not finished, and makes the store and the
 // switch agree with what Docker was told: it undoes half-made networks and endpoints,
@@ -29,25 +32,58 @@ func (r *Report) empty() bool { return len(r.Removed)+len(r.Restored)+len(r.Adop
 // has. What a verb is working on is left alone. Call it when the process starts, when the
 // store or the switch come back, and every minute.
 //
-// While the store or the switch are away it does nothing and returns why. It goes on past
+// While the store or the switch are away it does nothing and returns why; and nothing is
+// taken for gone that this host does not follow or has not seen yet. It goes on past
 // other errors and returns them joined; the next call tries again. An endpoint
-// whose link is gone (the host was rebooted) is removed: containers get new endpoints.
+// whose link is gone (the host was rebooted) is removed: containers get new endpoints. One
+// whose vport is gone (the host was evicted) gets it back, unless its address is another's
+// by now: then its port stays closed, and the vport says why.
 func (d *Driver) Reconcile(ctx context.Context) (Report, error) {
 	var r Report
 	// Only who sees everything can tell what is missing, and what is nobody's.
 	if err := errors.Join(d.Store.Ready(), d.Ports.Ready()); err != nil {
 		return r, err
 	}
+	if err := d.survey(ctx); err != nil {
+		return r, err
+	}
 	// A network goes only after its endpoints.
-	err := errors.Join(d.reconcileEndpoints(ctx, &r), d.reconcileNetworks(ctx, &r), d.adopt(ctx, &r), d.sweep(ctx, &r))
+	err := errors.Join(d.reconcileEndpoints(ctx, &r), d.reconcileNetworks(ctx, &r), d.IPAM.Settle(ctx))
+	// What is nobody's is known only after all that the store knows has been taken over.
+	lost := d.adopt(ctx, &r)
+	if lost == nil {
+		lost = d.sweep(ctx, &r)
+	}
+	err = errors.Join(err, lost)
 	if !r.empty() {
-		d.Log.WithFields(map[string]any{"removed": r.Removed, "restored": r.Restored, "adopted": r.Adopted}).Info("reconciled")
+		d.Log.WithFields(map[string]any{"removed": r.Removed, "restored": r.Restored, "adopted": r.Adopted, "closed": r.Closed}).Info("reconciled")
 	}
 	return r, err
 }
 
+// survey brings in, once a process, the domains that this host has vports in and the
+// journal may have lost: what follows then finds them in the feed.
+func (d *Driver) survey(ctx context.Context) error {
+	if d.surveyed.Load() {
+		return nil
+	}
+	st, err := d.Store.Read(ctx)
+	if err != nil {
+		return err
+	}
+	domains := map[string]bool{}
+	st.Children(tenant.Key{Kind: tenant.KindHost, ID: d.Host}, tenant.KindVport, func(id string) { domains[st.Vports[id].DomainID] = true })
+	for id := range domains {
+		if err := d.Store.Follow(ctx, id); err != nil && !errors.Is(err, tenant.ErrNotFound) {
+			return err
+		}
+	}
+	d.surveyed.Store(true)
+	return nil
+}
+
 // each calls f with every ID that no verb is working on, with its lock held.
-func (d *Driver) each(ctx context.Context, noun string, ids []string, f func(id string) error) error {
+func (d *Driver) each(ctx context.Context, noun string, ids []string, f func(ctx context.Context, id string) error) error {
 	slices.Sort(ids)
 	var errs []error
 	for _, id := range ids {
@@ -59,7 +95,9 @@ func (d *Driver) each(ctx context.Context, noun string, ids []string, f func(id 
 		if unlock == nil {
 			continue
 		}
-		err := f(id)
+		item, cancel := context.WithTimeout(ctx, itemTime)
+		err := f(item, id)
+		cancel()
 		unlock()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", noun, short(id), err))
@@ -73,7 +111,7 @@ func (d *Driver) reconcileNetworks(ctx context.Context, r *Report) error {
 	if err != nil {
 		return err
 	}
-	return d.each(ctx, "network", slices.Collect(maps.Keys(all)), func(id string) error {
+	return d.each(ctx, "network", slices.Collect(maps.Keys(all)), func(ctx context.Context, id string) error {
 		n, err := d.getNetwork(id)
 		if err != nil || n == nil {
 			return err
@@ -86,12 +124,12 @@ func (d *Driver) reconcileNetworks(ctx context.Context, r *Report) error {
 			return nil
 		}
 		var known bool
-		d.Store.Feed().View(func(st *tenant.State) { known = st.Networks[id] != nil })
+		d.Store.Feed().View(func(st *tenant.State) { known = st.Networks[id] != nil && st.Networks[id].Host == d.Host })
 		if known {
 			return nil
 		}
 		if err := d.Store.PutNetwork(ctx, n.Network); err != nil {
-			return err
+			return d.deleted(n.Path, err)
 		}
 		r.Restored = append(r.Restored, "network "+short(id))
 		return nil
@@ -103,7 +141,7 @@ func (d *Driver) reconcileEndpoints(ctx context.Context, r *Report) error {
 	if err != nil {
 		return err
 	}
-	return d.each(ctx, "endpoint", slices.Collect(maps.Keys(all)), func(id string) error {
+	return d.each(ctx, "endpoint", slices.Collect(maps.Keys(all)), func(ctx context.Context, id string) error {
 		e, err := d.getEndpoint(id)
 		if err != nil || e == nil {
 			return err
@@ -129,24 +167,6 @@ func (d *Driver) reconcileEndpoints(ctx context.Context, r *Report) error {
 	})
 }
 
-// restore puts back the vport and the port of an endpoint.
-func (d *Driver) restore(ctx context.Context, r *Report, e *endpoint) error {
-	var known bool
-	d.Store.Feed().View(func(st *tenant.State) { known = st.Vports[e.Vport.ID] != nil })
-	var vport, port error
-	if !known {
-		if _, vport = d.Store.BindVport(ctx, e.Vport); vport == nil {
-			r.Restored = append(r.Restored, "vport "+e.Vport.Name)
-		}
-	}
-	if _, there := d.Ports.Ports()[e.Vport.Interface]; !there {
-		if port = d.Ports.EnsurePort(ctx, e.Vport.Interface, e.externalIDs()); port == nil {
-			r.Restored = append(r.Restored, "port "+e.Vport.Interface)
-		}
-	}
-	return errors.Join(vport, port)
-}
-
 // adopt takes from the store what the journal has lost: the networks of this host, and its
 // vports whose link still exists. A vport without a link is removed.
 func (d *Driver) adopt(ctx context.Context, r *Report) error {
@@ -169,14 +189,14 @@ func (d *Driver) adopt(ctx context.Context, r *Report) error {
 		return err
 	}
 	networks = slices.DeleteFunc(networks, func(id string) bool { return known[id] != nil })
-	adopted := d.each(ctx, "network", networks, func(id string) error {
+	adopted := d.each(ctx, "network", networks, func(_ context.Context, id string) error {
 		n, err := d.getNetwork(id) // which adopts it, if it still is there
 		if err == nil && n != nil {
 			r.Adopted = append(r.Adopted, "network "+short(id))
 		}
 		return err
 	})
-	return errors.Join(adopted, d.each(ctx, "endpoint", slices.Collect(maps.Keys(vports)), func(id string) error {
+	return errors.Join(adopted, d.each(ctx, "endpoint", slices.Collect(maps.Keys(vports)), func(ctx context.Context, id string) error {
 		return d.adoptEndpoint(ctx, r, id, vports[id])
 	}))
 }
@@ -203,6 +223,9 @@ func (d *Driver) adoptEndpoint(ctx context.Context, r *Report, id, vportID strin
 	if !slices.Contains(links, host) {
 		if err := d.Store.DeleteVport(ctx, vportID); err != nil {
 			return err
+		}
+		if err := d.Store.ReleaseSubnet(ctx, e.Vport.SubnetID); err != nil && !errors.Is(err, tenant.ErrNotFound) {
+			return err // its network may have gone before
 		}
 		r.Removed = append(r.Removed, "vport "+e.Vport.Name)
 		return nil
@@ -254,89 +277,4 @@ func (d *Driver) sweep(ctx context.Context, r *Report) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
-}
-
-// Collect removes the networks and endpoints that Docker does not have, as if it had said
-// so: it forgets its own while the plugin does not answer. networks are the IDs of all its
-// networks of ours, endpoints of all endpoints of running containers. Nothing younger than
-// grace is touched, which must be longer than the lists are old.
-//
-// The lists must be whole: a list that could not be read is no empty list, and must not
-// come here.
-func (d *Driver) Collect(ctx context.Context, networks, endpoints map[string]bool, grace time.Duration) (Report, error) {
-	var r Report
-	old := func(made bool, created time.Time) bool { return made && time.Since(created) > grace }
-	es, err := d.endpoints()
-	if err != nil {
-		return r, err
-	}
-	var errs []error
-	networks = maps.Clone(networks) // a network with a live endpoint is live
-	if networks == nil {
-		networks = map[string]bool{}
-	}
-	for id, e := range es {
-		if endpoints[id] {
-			networks[e.NetworkID] = true
-		} else if old(e.Made, e.Created) {
-			err := d.DeleteEndpoint(ctx, &DeleteEndpointRequest{NetworkID: e.NetworkID, EndpointID: id})
-			if err == nil {
-				r.Removed = append(r.Removed, "endpoint "+short(id))
-			}
-			errs = append(errs, err)
-		}
-	}
-	ns, err := d.networks()
-	if err != nil {
-		return r, err
-	}
-	for id, n := range ns {
-		if old(n.Made, n.Created) && !networks[id] {
-			err := d.DeleteNetwork(ctx, &DeleteNetworkRequest{NetworkID: id})
-			if err == nil {
-				r.Removed = append(r.Removed, "network "+short(id))
-			}
-			errs = append(errs, err)
-		}
-	}
-	slices.Sort(r.Removed)
-	if !r.empty() {
-		d.Log.WithField("removed", r.Removed).Info("collected what Docker does not have any more")
-	}
-	return r, errors.Join(errs...)
-}
-
-// Enrich tells which container an endpoint belongs to: the vport gets its name. An
-// endpoint that is unknown, or known to be so already, is nil; it costs one local read.
-func (d *Driver) Enrich(ctx context.Context, endpointID, containerID, containerName string) error {
-	e, err := d.getEndpoint(endpointID)
-	if err != nil || e == nil || !e.Made || e.Vport.Owner.ContainerID == containerID && e.Vport.Owner.ContainerName == containerName {
-		return err
-	}
-	unlock, err := d.locks.lock(ctx, "endpoint "+short(endpointID))
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if e, err = d.getEndpoint(endpointID); err != nil || e == nil || !e.Made {
-		return err
-	}
-	e.Vport.Owner.ContainerID, e.Vport.Owner.ContainerName = containerID, containerName
-	if tenant.ValidateName(containerName) == nil {
-		e.Vport.Name = containerName
-	}
-	var now tenant.Vport
-	d.Store.Feed().View(func(st *tenant.State) {
-		if v := st.Vports[e.Vport.ID]; v != nil {
-			now = *v
-		}
-	})
-	if now.ID == "" {
-		return nil // Reconcile puts it back first
-	}
-	now.Name, now.Owner = e.Vport.Name, e.Vport.Owner
-	if _, err := d.Store.UpdateVport(ctx, now); err != nil {
-		return fmt.Errorf("endpoint %s: %w", short(endpointID), err)
-	}
-	return d.putEndpoint(e)
 }

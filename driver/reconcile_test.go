@@ -232,7 +232,7 @@ func TestNameFromTheLease(t *testing.T) {
 	mac := tenant.RandomMAC()
 	addr := netip.MustParseAddr("172.18.0.9")
 	_, err := r.store.PutLease(bg, tenant.Lease{Meta: tenant.Meta{ID: tenant.LeaseID(sub.ID, addr.String())}, DomainID: sub.DomainID, SubnetID: sub.ID, Address: addr,
-		State: tenant.LeaseReserved, MAC: mac, Use: tenant.UseEndpoint, Host: testHost, Name: "shop-web-1", Expires: time.Now().Add(time.Minute)})
+		State: tenant.LeaseReserved, MAC: mac, Use: tenant.UseEndpoint, Host: r.host, Name: "shop-web-1", Expires: time.Now().Add(time.Minute)})
 	r.ok(err)
 	req := epRequest(1, 1, "172.18.0.9/16")
 	req.Interface.MacAddress = mac.String()

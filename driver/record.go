@@ -26,8 +26,10 @@ type network struct {
 	Made    bool      `json:"made"`
 	Created time.Time `json:"created"`
 	Asked   asked     `json:"asked"`
-	// Path is what a subnet may be made from while Network is not known yet.
+	// Path names the subnet, and is what it may be made from while Network is not known yet.
 	Path tenant.PathSpec `json:"path"`
+	// MTU is what the options say; 0 if nothing.
+	MTU int `json:"mtu,omitempty"`
 	// Network is what is in the store.
 	Network tenant.Network `json:"network"`
 }
@@ -94,7 +96,7 @@ func (d *Driver) getNetwork(id string) (*network, error) {
 	if found == nil {
 		return nil, nil
 	}
-	n = &network{Made: true, Created: time.Now().UTC(), Network: *found}
+	n = &network{Made: true, Created: time.Now().UTC(), MTU: found.MTU, Network: *found}
 	return n, d.putNetwork(n)
 }
 

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -16,7 +14,6 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
-	"github.com/vishvananda/netns"
 
 	"nuage/controller/store"
 	"nuage/controller/tenant"
@@ -28,21 +25,23 @@ import (
 	"nuage/ovs/ovstest"
 )
 
-const testHost = "h1"
-
-// rig is a host with real parts: an embedded etcd, an Open vSwitch with the userspace
-// datapath in a network namespace of its own, a journal on disk. Each test has its own.
+// rig is a host with real parts: a store on the shared etcd, an Open vSwitch with the
+// userspace datapath in a network namespace of its own, a journal on disk.
 type rig struct {
-	t       testing.TB
-	dir, ns string
-	store   *store.Store
-	ovs     *ovstest.OVS
-	bridge  *ovs.Bridge
-	agent   *agent.Agent
-	links   *link.Links
-	journal *journal.Journal
-	ipam    *ipam.Driver
-	log     *test.Hook
+	t          testing.TB
+	dir, ns    string
+	host       string
+	enterprise string
+	cable      *cable
+	store      *store.Store
+	ovs        *ovstest.OVS
+	bridge     *ovs.Bridge
+	agent      *agent.Agent
+	links      *link.Links
+	journal    *journal.Journal
+	ipam       *ipam.Driver
+	log        *test.Hook
+	global     bool
 	*Driver
 }
 
@@ -68,39 +67,74 @@ func (a adapter) Ports() map[string]map[string]string {
 }
 func (a adapter) Offload() bool { return a.Status().Datapath == ovs.System }
 
-var rigs atomic.Int32
+var enterprises atomic.Int32
 
+// newRig is a host of an enterprise of its own.
 func newRig(t testing.TB) *rig {
+	t.Helper()
+	return newFleet(t, 1)[0]
+}
+
+// newFleet is the hosts of an enterprise.
+func newFleet(t testing.TB, n int) (rs []*rig) {
 	t.Helper()
 	if os.Getenv("NUAGE_TEST_ROOT") == "0" {
 		t.Skip("needs root: network namespaces and a real Open vSwitch")
 	}
-	r := &rig{t: t, dir: t.TempDir(), ns: fmt.Sprintf("nuage-driver-%d-%d", os.Getpid(), rigs.Add(1))}
-	r.run("ip", "netns", "add", r.ns)
-	t.Cleanup(func() { r.run("ip", "netns", "del", r.ns) })
+	e := enterprises.Add(1)
+	for i := range n {
+		rs = append(rs, startRig(t, fmt.Sprintf("E%d", e), fmt.Sprintf("h%d-%d", i+1, e)))
+	}
+	for _, r := range rs {
+		r.eventually("store and switch", func() bool { return r.store.Ready() == nil && adapter{r.bridge}.Ready() == nil })
+	}
+	return rs
+}
+
+func startRig(t testing.TB, enterprise, host string) *rig {
+	t.Helper()
+	m := borrow(t)
+	r := &rig{t: t, dir: t.TempDir(), ns: m.ns, ovs: m.ovs, host: host, enterprise: enterprise, cable: newCable(t)}
 	log, hook := test.NewNullLogger()
 	r.log = hook
-
-	r.links = r.openLinks()
-	t.Cleanup(r.links.Close)
-	r.ovs = ovstest.Start(t, ovstest.Netdev(), ovstest.InNetNS("/run/netns/"+r.ns))
+	r.links = m.openLinks(t)
 	r.bridge = ovs.New(ovs.Config{DB: r.ovs.DB, Bridge: "alubr0", Datapath: ovs.Netdev, Log: log})
-	r.store = store.New(store.Config{Dir: r.dir + "/etcd", Host: testHost, Log: log, Rest: 300 * time.Millisecond})
-	r.agent = agent.New(agent.Config{Host: testHost, Feed: r.store.Feed(), Switch: r.bridge, Log: log})
+	r.store = store.New(store.Config{Endpoints: []string{"unix://" + r.cable.path}, Host: host, Log: log, Rest: 300 * time.Millisecond})
+	r.agent = agent.New(agent.Config{Host: host, Feed: r.store.Feed(), Switch: r.bridge, Log: log})
 	r.background(r.store.Run)
 	r.background(r.bridge.Run)
 	r.background(r.agent.Run)
-	r.eventually("store and switch", func() bool { return r.store.Ready() == nil && adapter{r.bridge}.Ready() == nil })
 	r.openJournal()
 	t.Cleanup(func() { r.journal.Close() })
 	r.Driver = r.newDriver(log, nil)
-	t.Cleanup(func() { r.Driver.Wait() })
+	t.Cleanup(r.leave)
 	return r
 }
 
+// leave ends the host's part in the shared state: Docker's IDs are the same in all tests.
+func (r *rig) leave() {
+	r.Driver.Wait()
+	r.cable.heal()
+	ctx, cancel := context.WithTimeout(bg, 10*time.Second)
+	defer cancel()
+	st, err := r.store.Read(ctx)
+	if err != nil {
+		r.t.Error(err)
+		return
+	}
+	for id, n := range st.Networks {
+		if n.Host != r.host {
+			continue
+		}
+		if err := r.store.DeleteNetwork(ctx, id); err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
 func (r *rig) newDriver(log logrus.FieldLogger, change func(*Config)) *Driver {
-	c := Config{Host: testHost, Store: r.store, IPAM: r.ipam, Ports: adapter{r.bridge}, Flows: r.agent, Links: r.links,
-		Journal: r.journal, Enterprise: "DCEnterprise", Autocreate: true, Log: log}
+	c := Config{Host: r.host, Store: r.store, IPAM: r.ipam, Ports: adapter{r.bridge}, Flows: r.agent, Links: r.links,
+		Journal: r.journal, Enterprise: r.enterprise, Autocreate: true, Log: log}
 	if change != nil {
 		change(&c)
 	}
@@ -113,7 +147,7 @@ func (r *rig) openJournal() {
 	if r.journal, err = journal.Open(r.dir + "/journal"); err != nil {
 		r.t.Fatal(err)
 	}
-	r.ipam = ipam.New(ipam.Config{Store: r.store, Records: r.journal, Host: testHost, Enterprise: "DCEnterprise", Autocreate: true})
+	r.ipam = ipam.New(ipam.Config{Store: r.store, Records: r.journal, Host: r.host, Enterprise: r.enterprise, Autocreate: true, Global: r.global, Log: quiet()})
 }
 
 // restart is the plugin's process ending and beginning again.
@@ -138,41 +172,14 @@ func (r *rig) background(run func(context.Context) error) {
 	})
 }
 
-func (r *rig) openLinks() *link.Links {
-	r.t.Helper()
-	type opened struct {
-		l   *link.Links
-		err error
-	}
-	done := make(chan opened)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		ns, err := netns.GetFromName(r.ns)
-		if err == nil {
-			defer ns.Close()
-			err = netns.Set(ns)
-		}
-		if err != nil {
-			done <- opened{nil, err}
-			return
-		}
-		l, err := link.Open()
-		done <- opened{l, err}
-	}()
-	o := <-done
-	if o.err != nil {
-		r.t.Fatal(o.err)
-	}
-	return o.l
-}
-
 func (r *rig) run(args ...string) string {
 	r.t.Helper()
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		r.t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
+	return run(r.t, args...)
+}
+
+func quiet() logrus.FieldLogger {
+	log, _ := test.NewNullLogger()
+	return log
 }
 
 func (r *rig) eventually(what string, ok func() bool) {
@@ -231,25 +238,7 @@ var app1 = m{"domain": "App1", "zone": "DockerZone"}
 // world is all that an endpoint or network leaves anywhere, each as "kind name".
 func (r *rig) world() []string {
 	r.t.Helper()
-	var all []string
-	r.store.Feed().View(func(st *tenant.State) {
-		for id := range st.Networks {
-			all = append(all, "store-network "+short(id))
-		}
-		for _, v := range st.Vports {
-			all = append(all, "vport "+v.Interface)
-		}
-		for _, s := range st.Subnets {
-			if s.DockerOwned {
-				all = append(all, "subnet "+s.CIDR.String())
-			}
-		}
-		for _, l := range st.Leases {
-			if l.State != tenant.LeaseResting {
-				all = append(all, fmt.Sprintf("lease %s %s", l.Address, l.State))
-			}
-		}
-	})
+	all := r.stored()
 	links, err := r.links.List()
 	r.ok(err)
 	for _, l := range links {
@@ -270,6 +259,44 @@ func (r *rig) world() []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// stored is what the store has of the enterprise, and of this host's networks.
+func (r *rig) stored() (all []string) {
+	r.t.Helper()
+	st := r.everything()
+	ours := func(domainID string) bool {
+		d := st.Domains[domainID]
+		return d != nil && st.Enterprises[d.EnterpriseID].Name == r.enterprise
+	}
+	for id, n := range st.Networks {
+		if n.Host == r.host {
+			all = append(all, "store-network "+short(id))
+		}
+	}
+	for _, v := range st.Vports {
+		if ours(v.DomainID) {
+			all = append(all, "vport "+v.Interface)
+		}
+	}
+	for _, s := range st.Subnets {
+		if s.DockerOwned && ours(s.DomainID) {
+			all = append(all, "subnet "+s.CIDR.String())
+		}
+	}
+	for _, l := range st.Leases {
+		if l.State != tenant.LeaseResting && ours(l.DomainID) {
+			all = append(all, fmt.Sprintf("lease %s %s", l.Address, l.State))
+		}
+	}
+	return all
+}
+
+func (r *rig) everything() *tenant.State {
+	r.t.Helper()
+	st, err := r.store.Read(bg)
+	r.ok(err)
+	return st
 }
 
 // flows are the identities of the bridge's flows that name a port's address.
@@ -300,20 +327,20 @@ func boundWorld(n int, cidr string) []string {
 	return []string{"store-network " + short(netID(n)), "subnet " + cidr, "record network " + short(netID(n)) + " made=true"}
 }
 
+// vport is this host's vport of an endpoint.
 func (r *rig) vport(n int) (v tenant.Vport) {
-	r.store.Feed().View(func(st *tenant.State) {
-		for _, one := range st.Vports {
-			if one.Owner.EndpointID == epID(n) {
-				v = *one
-			}
+	r.t.Helper()
+	for _, one := range r.everything().Vports {
+		if one.Owner.EndpointID == epID(n) && one.Host == r.host {
+			v = *one
 		}
-	})
+	}
 	return v
 }
 
 func (r *rig) subnet(zone, name, cidr string) tenant.Path {
 	r.t.Helper()
-	p, err := r.store.EnsurePath(context.Background(), tenant.PathSpec{Enterprise: "DCEnterprise", Domain: "App1", Zone: zone, Subnet: name, CIDR: netip.MustParsePrefix(cidr), Create: true})
+	p, err := r.store.EnsurePath(context.Background(), tenant.PathSpec{Enterprise: r.enterprise, Domain: "App1", Zone: zone, Subnet: name, CIDR: netip.MustParsePrefix(cidr), Create: true})
 	r.ok(err)
 	return p
 }
@@ -332,13 +359,10 @@ func set(ids ...string) map[string]bool {
 
 func sortStrings(s []string) []string { slices.Sort(s); return s }
 
-func (r *rig) pathOf(zone string) (p tenant.Path) {
-	r.store.Feed().View(func(st *tenant.State) {
-		for _, s := range st.Subnets {
-			if z := st.Zones[s.ZoneID]; z.Name == zone {
-				p.Subnet, p.Zone = *s, *z
-			}
-		}
-	})
+// pathOf is the subnet of a zone of App1.
+func (r *rig) pathOf(zone string) tenant.Path {
+	r.t.Helper()
+	p, err := r.store.EnsurePath(bg, tenant.PathSpec{Enterprise: r.enterprise, Domain: "App1", Zone: zone})
+	r.ok(err)
 	return p
 }
