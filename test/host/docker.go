@@ -28,6 +28,41 @@ func (h *Host) LoadImages() {
 	h.Run("test/app/image", "app")
 }
 
+// Status is `nuagectl status -o json`, of which tests look at a part.
+type Status struct {
+	Problems []string
+	Host     string
+	Store    struct {
+		Ready           bool
+		Revision        int64
+		Following       int
+		Serving, Joined string
+		Error           string
+	}
+	Switch struct {
+		Tunnel struct{ Port, Problem string }
+	}
+	Agent struct {
+		Revision int64
+		Flows    int
+	}
+	Endpoints              int
+	HostsKnown, HostsAlive int
+}
+
+// Status is what the host's plugin says of itself, also when that is bad.
+func (h *Host) Status() (Status, error) {
+	var s Status
+	out, err := h.Try("sh", "-c", "nuagectl status -o json 2>/dev/null || [ $? -eq 1 ]")
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("nuagectl status: %w: %s", err, out)
+	}
+	return s, nil
+}
+
 // InstallPlugin installs and enables the managed plugin as dist/plugin does, and returns
 // when its store is up.
 func (h *Host) InstallPlugin() {

@@ -78,6 +78,16 @@ func (f *Fleet) Each(do func(h *Host)) {
 	all.Wait()
 }
 
+// Underlay runs a command in the network of the switch between the hosts, 10.200.0.254.
+func (f *Fleet) Underlay(cmd ...string) string {
+	f.t.Helper()
+	out, err := f.script(append([]string{"exec", "sw"}, cmd...)...)
+	if err != nil {
+		f.t.Fatalf("on the underlay: %s: %v\n%s", strings.Join(cmd, " "), err, out)
+	}
+	return out
+}
+
 // HostName is what the host is called in the fleet.
 func (m *machine) HostName() string { return fmt.Sprintf("nuage-h%d", m.n) }
 

@@ -38,6 +38,9 @@ func (d *Domain) Apply(subnets ...string) string {
 	return out
 }
 
+// On is the same domain, for the networks of another host of the fleet.
+func (d *Domain) On(h *Host) *Domain { return &Domain{h, d.Enterprise, d.Name} }
+
 // Driver is the domain, and a subnet unless that is empty, as -o flags.
 func (d *Domain) Driver(subnet string) []string { return d.flags("-o", subnet) }
 
@@ -60,10 +63,10 @@ func (d *Domain) Network(subnet string, flags ...string) string {
 	return d.h.Network(d.Name+"-"+subnet, append(d.IPAM(subnet), flags...)...)
 }
 
-// Get is `nuagectl get KIND -o json`, decoded.
-func (h *Host) Get(kind string) []map[string]any {
+// Get is `nuagectl get KIND FLAGS… -o json`, decoded.
+func (h *Host) Get(kind string, flags ...string) []map[string]any {
 	h.t.Helper()
-	out := h.Nuagectl("get", kind, "-o", "json")
+	out := h.Nuagectl(append([]string{"get", kind, "-o", "json"}, flags...)...)
 	var objects []map[string]any
 	if err := json.Unmarshal([]byte(out), &objects); err != nil {
 		h.t.Fatalf("nuagectl get %s -o json: %v\n%s", kind, err, out)
