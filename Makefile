@@ -1,7 +1,7 @@
 # Two commands matter: `make up` sets everything up on this host and runs the
 # walk-through; `make test` runs all tests. See README.md.
 SHELL := /bin/bash
-.PHONY: up down build plugin test check bench clean
+.PHONY: up down build plugin test check bench clean fleet fleet-down
 
 up: ## install, build, enable the plugin, load examples/app1.yaml, walk through it
 	dist/prepare
@@ -38,3 +38,11 @@ bench: ## the figures of design section 10, against Docker's bridge in the same 
 
 clean:
 	rm -rf bin rootfs
+
+fleet: ## N private hosts on this machine, joined, one domain ready (make fleet N=3)
+	dist/prepare test
+	dist/build
+	test/fleet/ready $(or $(N),3)
+
+fleet-down: ## end the private hosts and remove what they kept
+	test/fleet/down

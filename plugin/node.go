@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"nuage/controller/store"
-	"nuage/controller/tenant"
 	"nuage/controller/vsd"
 	"nuage/driver"
 	"nuage/driver/journal"
@@ -46,6 +45,7 @@ type node struct {
 
 	journal *journal.Journal
 	links   *link.Links
+	joined  store.Credentials // of the host that this one has joined, if any
 	store   *store.Store
 	bridge  *ovs.Bridge
 	agent   *agent.Agent
@@ -88,7 +88,7 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 	// What verbs need outlives the verbs.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts errgroup.Group
-	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.engine.run, n.keep} {
+	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.engine.run, n.keep, n.keepCertificate} {
 		parts.Go(func() error { return part(work) })
 	}
 	<-ctx.Done()
@@ -122,14 +122,19 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 		case <-time.After(time.Second):
 		}
 	}
-	n.store = store.New(store.Config{Dir: filepath.Join(places.State, "etcd"), Endpoints: settings.Store, TLS: settings.StoreTLS, Host: n.host, Log: log.WithField("part", "store")})
-	n.bridge = ovs.New(ovs.Config{DB: places.ovsdb(), Bridge: settings.Bridge, Datapath: settings.Datapath, Log: log.WithField("part", "switch")})
+	conf := store.Config{Dir: filepath.Join(places.State, "etcd"), Endpoints: settings.Store, TLS: settings.StoreTLS, Host: n.host,
+		Listen: settings.Listen, Autocreate: settings.Autocreate, CADir: filepath.Join(places.State, "ca"), Log: log.WithField("part", "store")}
+	if err := n.join(ctx, &conf, gate); err != nil {
+		return nil, err
+	}
+	n.store = store.New(conf)
+	n.bridge = ovs.New(ovs.Config{DB: places.ovsdb(), Bridge: settings.Bridge, Datapath: settings.Datapath, VTEP: n.vtep(), Log: log.WithField("part", "switch")})
 	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, Log: log.WithField("part", "agent")})
 	n.ipam = ipam.New(ipam.Config{Store: n.store, Records: n.journal, Host: n.host, Enterprise: settings.Enterprise,
 		Autocreate: settings.Autocreate, Global: settings.Scope == "global", Log: log.WithField("part", "ipam")})
 	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: addresses{n.ipam}, Ports: ports{n.bridge}, Flows: n.agent,
 		Links: n.links, Journal: n.journal, Enterprise: settings.Enterprise, Autocreate: settings.Autocreate,
-		MTU: settings.MTU, Scope: settings.Scope, Log: log.WithField("part", "driver")})
+		MTU: settings.MTU, MaxMTU: n.maxMTU, Scope: settings.Scope, Log: log.WithField("part", "driver")})
 	n.engine = &engine{socket: places.docker(), drivers: driverNames, seen: n.seen, log: log.WithField("part", "docker")}
 	return n, nil
 }
@@ -179,7 +184,7 @@ func hostName(file string) (string, error) {
 func (n *node) keep(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var last time.Time
+	var last, beat time.Time
 	var ready bool
 	for {
 		was := ready
@@ -187,6 +192,10 @@ func (n *node) keep(ctx context.Context) error {
 		if ready && (!was || time.Since(last) > reconcileEvery) {
 			last = time.Now()
 			n.settle(ctx)
+		}
+		if n.store.Ready() == nil && time.Since(beat) > heartbeatEvery {
+			beat = time.Now()
+			n.heartbeat(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -199,8 +208,7 @@ func (n *node) keep(ctx context.Context) error {
 func (n *node) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileEvery)
 	defer cancel()
-	h := tenant.Host{Meta: tenant.Meta{ID: n.host}, Name: n.host, VTEP: n.settings.VTEP, Version: version}
-	if err := n.store.PutHost(ctx, h); err != nil {
+	if err := n.store.PutHost(ctx, n.self()); err != nil {
 		n.log.WithError(err).Warn("this host is not registered; trying again")
 	}
 	report, err := n.driver.Reconcile(ctx)

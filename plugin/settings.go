@@ -24,6 +24,8 @@ type Settings struct {
 	VTEP       netip.Addr
 	Store      []string    // etcd endpoints; none for the embedded etcd
 	StoreTLS   *tls.Config // nil without certificates
+	Listen     string      // HOST:PORT to serve other hosts, or empty
+	Join       string      // token of a serving host, or empty
 	Enterprise string
 	Autocreate bool
 	Scope      string
@@ -82,11 +84,14 @@ func readSettings(getenv func(string) string) Settings {
 	if s.StoreTLS, err = storeTLS(ca, cert, key); err != nil {
 		s.Problems = append(s.Problems, err)
 	}
-	for _, name := range []string{"NUAGE_LISTEN", "NUAGE_JOIN", "NUAGE_API"} {
-		get(name, "", func(string) error {
-			return errors.New("this version does not listen on TCP and cannot join another host; unset it")
-		})
+	s.Listen = get("NUAGE_LISTEN", "", hostPort)
+	s.Join = get("NUAGE_JOIN", "", plainName)
+	if s.Listen != "" && (s.Join != "" || len(s.Store) > 0) || s.Join != "" && len(s.Store) > 0 {
+		s.Problems = append(s.Problems, errors.New("setting NUAGE_LISTEN, NUAGE_JOIN, NUAGE_STORE: a host serves its own store, or joins another host, or uses an etcd cluster: set one of them"))
 	}
+	get("NUAGE_API", "", func(string) error {
+		return errors.New("this version does not serve the REST API over TCP; unset it")
+	})
 	vtep := get("NUAGE_VTEP", "", func(v string) error {
 		_, err := vtepAddress(v)
 		return err
@@ -142,6 +147,17 @@ func endpoints(v string) error {
 }
 
 func anything(string) error { return nil }
+
+func hostPort(v string) error {
+	host, port, err := net.SplitHostPort(v)
+	if err != nil || host == "" {
+		return errors.New("must be HOST:PORT, such as 10.0.0.1:2379: an address of this host that the others reach")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return errors.New("the port must be a number from 1 to 65535")
+	}
+	return nil
+}
 
 // storeTLS is the client side of mutual TLS to the etcd cluster.
 func storeTLS(ca, cert, key string) (*tls.Config, error) {

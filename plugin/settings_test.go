@@ -26,7 +26,9 @@ func TestSettings(t *testing.T) {
 		{"store certificate without the rest", map[string]string{"NUAGE_STORE_CERT": "c"}, "all three are needed"},
 		{"enterprise", map[string]string{"NUAGE_ENTERPRISE": "a\nb"}, "control characters"},
 		{"log level", map[string]string{"NUAGE_LOG_LEVEL": "loud"}, "must be one of error"},
-		{"what is not built yet", map[string]string{"NUAGE_LISTEN": "0.0.0.0:1"}, "does not listen on TCP"},
+		{"listen", map[string]string{"NUAGE_LISTEN": "2379"}, "must be HOST:PORT"},
+		{"listen and join", map[string]string{"NUAGE_LISTEN": "10.0.0.1:2379", "NUAGE_JOIN": "x"}, "set one of them"},
+		{"what is not built yet", map[string]string{"NUAGE_API": "0.0.0.0:1"}, "does not serve the REST API over TCP"},
 	} {
 		t.Run(c.desc, func(t *testing.T) {
 			s := readSettings(func(k string) string { return c.env[k] })

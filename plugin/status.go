@@ -26,6 +26,7 @@ func (n *node) status() vsd.Status {
 			s.Switch.Error = problem
 		}
 	}
+	s.Switch.Tunnel = vsd.TunnelStatus{Port: sw.Tunnel.Port, VTEP: n.vtep(), Problem: sw.Tunnel.Problem}
 	a := n.agent.Status()
 	s.Agent = vsd.AgentStatus{Revision: a.Revision, Flows: a.Flows, Error: text(a.Err)}
 	for key, note := range a.Notes {
@@ -41,9 +42,18 @@ func (n *node) status() vsd.Status {
 
 func (n *node) storeStatus(s *vsd.Status) {
 	s.Store = vsd.StoreStatus{Mode: "embedded", Endpoints: n.settings.Store}
-	if len(n.settings.Store) > 0 {
+	if len(n.settings.Store) > 0 || len(n.joined.Endpoints) > 0 {
 		s.Store.Mode = "external"
 	}
+	if len(n.joined.Endpoints) > 0 {
+		s.Store.Joined = strings.TrimPrefix(n.joined.Endpoints[0], "https://")
+	}
+	if serving, err := n.store.Serving(); err == nil {
+		s.Store.Serving = serving
+	} else if n.settings.Listen != "" {
+		s.Notes = append(s.Notes, "other hosts cannot join: "+err.Error())
+	}
+	s.Store.Following = len(n.store.Following().Domains)
 	err := n.store.Ready()
 	s.Store.Ready, s.Store.Error = err == nil, text(err)
 	n.store.Feed().View(func(st *tenant.State) {

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"nuage/controller/store"
+	"nuage/controller/tenant"
+)
+
+const (
+	heartbeatEvery = 5 * time.Second
+	// vxlanOverhead is what VXLAN over IPv4 takes of the underlay's MTU: outer IP, UDP and
+	// VXLAN headers and the inner Ethernet header.
+	vxlanOverhead = 50
+)
+
+// join fills in where the store is, if it is another host's: with the certificate of an
+// earlier join, or by the token, for as long as it takes.
+func (n *node) join(ctx context.Context, conf *store.Config, gate *gate) error {
+	if len(conf.Endpoints) > 0 || conf.Listen != "" {
+		return nil
+	}
+	dir := filepath.Join(n.places.State, "joined")
+	for {
+		var credentials store.Credentials
+		var err error
+		if n.settings.Join != "" {
+			credentials, err = store.Join(ctx, store.JoinConfig{Token: n.settings.Join, Host: n.host, Dir: dir, Log: n.log})
+		} else {
+			credentials, _, err = store.LoadCredentials(dir)
+		}
+		if err == nil {
+			if len(credentials.Endpoints) > 0 {
+				n.joined, conf.Endpoints, conf.TLS = credentials, credentials.Endpoints, credentials.TLS
+			}
+			return nil
+		}
+		gate.closedBecause(err)
+		n.log.WithError(err).Error("this host has not joined; trying again")
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(3 * time.Second):
+		}
+	}
+}
+
+func (n *node) keepCertificate(ctx context.Context) error {
+	if len(n.joined.Endpoints) > 0 {
+		n.joined.Keep(ctx, n.log)
+	}
+	return nil
+}
+
+// alone is whether no other host can share this one's tenants.
+func (n *node) alone() bool {
+	return n.settings.Listen == "" && len(n.settings.Store) == 0 && len(n.joined.Endpoints) == 0
+}
+
+// vtep is this host's tunnel endpoint: none while it is alone, so that nothing receives
+// tunnel packets there.
+func (n *node) vtep() netip.Addr {
+	if n.alone() {
+		return netip.Addr{}
+	}
+	return n.settings.VTEP
+}
+
+// self is this host as the others see it.
+func (n *node) self() tenant.Host {
+	return tenant.Host{Meta: tenant.Meta{ID: n.host}, Name: n.host, VTEP: n.vtep(), Version: version, MTU: underlayMTU(n.vtep())}
+}
+
+// underlayMTU is the MTU of the link that has the address; 0 if there is none.
+func underlayMTU(vtep netip.Addr) int {
+	links, err := net.Interfaces()
+	if err != nil || !vtep.IsValid() {
+		return 0
+	}
+	for _, l := range links {
+		addrs, err := l.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			if p, ok := a.(*net.IPNet); ok && p.IP.Equal(vtep.AsSlice()) {
+				return l.MTU
+			}
+		}
+	}
+	return 0
+}
+
+// maxMTU is what the narrowest underlay of all hosts leaves a container; 0 if no host
+// knows its own.
+func (n *node) maxMTU() int {
+	narrowest := underlayMTU(n.vtep())
+	n.store.Feed().View(func(st *tenant.State) {
+		for _, h := range st.Hosts {
+			if h.MTU > 0 && (narrowest == 0 || h.MTU < narrowest) {
+				narrowest = h.MTU
+			}
+		}
+	})
+	return max(0, narrowest-vxlanOverhead)
+}
+
+func (n *node) heartbeat(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatEvery)
+	defer cancel()
+	status := n.agent.Status()
+	err := n.store.Heartbeat(ctx, tenant.HostStatus{Host: n.host, Version: version, Programmed: status.Revision, Error: text(status.Err)})
+	if err != nil && ctx.Err() == nil {
+		n.log.WithError(err).Warn("no heartbeat")
+	}
+}
