@@ -81,7 +81,7 @@ func BenchmarkStart(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := s.list(context.Background(), ses.client); err != nil {
+		if _, _, err := s.list(context.Background(), ses.client, s.part(sub.DomainID)); err != nil {
 			b.Fatal(err)
 		}
 		ses.release()

@@ -10,19 +10,25 @@ import (
 // CreateEnterprise makes an enterprise with a unique name and customer ID.
 func (s *Store) CreateEnterprise(ctx context.Context, e tenant.Enterprise) (tenant.Enterprise, error) {
 	s.born(&e.Meta)
-	return create(ctx, s, e, addEnterprise)
+	return create(ctx, s, e, func(r *reader) error {
+		return errors.Join(r.rivals(enterpriseEntry(&e)), r.used(classCustomer))
+	}, addEnterprise)
 }
 
 // CreateDomain makes a domain with a name unique in its enterprise, a VNI and a number.
 func (s *Store) CreateDomain(ctx context.Context, d tenant.Domain) (tenant.Domain, error) {
 	s.born(&d.Meta)
-	return create(ctx, s, d, addDomain)
+	return create(ctx, s, d, func(r *reader) error {
+		return errors.Join(r.around(d.EnterpriseID), r.rivals(domainEntry(&d)), r.used(classVNI, classNumber))
+	}, addDomain)
 }
 
 // CreateZone makes a zone with a name unique in its domain.
 func (s *Store) CreateZone(ctx context.Context, z tenant.Zone) (tenant.Zone, error) {
 	s.born(&z.Meta)
-	return create(ctx, s, z, addZone)
+	return create(ctx, s, z, func(r *reader) error {
+		return errors.Join(r.around(z.DomainID), r.rivals(zoneEntry(&z)))
+	}, addZone)
 }
 
 // CreateSubnet makes a subnet with a name unique in its zone and a CIDR that overlaps no
@@ -30,16 +36,26 @@ func (s *Store) CreateZone(ctx context.Context, z tenant.Zone) (tenant.Zone, err
 // unless given.
 func (s *Store) CreateSubnet(ctx context.Context, n tenant.Subnet) (tenant.Subnet, error) {
 	s.born(&n.Meta)
-	return create(ctx, s, n, addSubnet)
+	return create(ctx, s, n, func(r *reader) error {
+		return errors.Join(r.around(n.ZoneID), r.rivals(subnetEntry(&n)), r.used(classVNI))
+	}, addSubnet)
 }
 
 // create commits what plan makes of a copy of v, anew at each attempt.
 func create[T any, P interface {
 	*T
 	object
-}](ctx context.Context, s *Store, v T, plan func(*tenant.State, *txn, P) error) (T, error) {
+}](ctx context.Context, s *Store, v T, read func(*reader) error, plan func(*tenant.State, *txn, P) error) (T, error) {
+	return createIn(ctx, s, "", v, read, plan)
+}
+
+// createIn is create for what is all in one domain.
+func createIn[T any, P interface {
+	*T
+	object
+}](ctx context.Context, s *Store, domain string, v T, read func(*reader) error, plan func(*tenant.State, *txn, P) error) (T, error) {
 	var made T
-	revision, err := s.write(ctx, func(st *tenant.State, t *txn) error {
+	revision, err := s.writeIn(ctx, domain, read, func(st *tenant.State, t *txn) error {
 		made = v
 		return plan(st, t, &made)
 	})
@@ -123,7 +139,9 @@ func (t *txn) place(st *tenant.State, n *tenant.Subnet) error {
 
 // UpdateEnterprise changes name, description and external ID.
 func (s *Store) UpdateEnterprise(ctx context.Context, e tenant.Enterprise) (tenant.Enterprise, error) {
-	return create(ctx, s, e, func(st *tenant.State, t *txn, e *tenant.Enterprise) error {
+	return create(ctx, s, e, func(r *reader) error {
+		return errors.Join(r.around(e.ID), r.rivals(enterpriseEntry(&e)))
+	}, func(st *tenant.State, t *txn, e *tenant.Enterprise) error {
 		have, err := known(st, tenant.KindEnterprise, st.Enterprises, e.Meta)
 		if err != nil {
 			return err
@@ -137,7 +155,14 @@ func (s *Store) UpdateEnterprise(ctx context.Context, e tenant.Enterprise) (tena
 
 // UpdateDomain changes name, description, external ID and template.
 func (s *Store) UpdateDomain(ctx context.Context, d tenant.Domain) (tenant.Domain, error) {
-	return create(ctx, s, d, func(st *tenant.State, t *txn, d *tenant.Domain) error {
+	return create(ctx, s, d, func(r *reader) error {
+		err := r.around(d.ID)
+		want := d
+		if have := r.st.Domains[d.ID]; have != nil {
+			want.EnterpriseID = have.EnterpriseID
+		}
+		return errors.Join(err, r.rivals(domainEntry(&want)))
+	}, func(st *tenant.State, t *txn, d *tenant.Domain) error {
 		have, err := known(st, tenant.KindDomain, st.Domains, d.Meta)
 		if err != nil {
 			return err
@@ -152,7 +177,9 @@ func (s *Store) UpdateDomain(ctx context.Context, d tenant.Domain) (tenant.Domai
 
 // UpdateZone changes name, description and external ID.
 func (s *Store) UpdateZone(ctx context.Context, z tenant.Zone) (tenant.Zone, error) {
-	return create(ctx, s, z, func(st *tenant.State, t *txn, z *tenant.Zone) error {
+	return create(ctx, s, z, func(r *reader) error {
+		return errors.Join(r.around(z.ID), r.rivals(zoneEntry(&z)))
+	}, func(st *tenant.State, t *txn, z *tenant.Zone) error {
 		have, err := known(st, tenant.KindZone, st.Zones, z.Meta)
 		if err != nil {
 			return err
@@ -167,7 +194,15 @@ func (s *Store) UpdateZone(ctx context.Context, z tenant.Zone) (tenant.Zone, err
 // UpdateSubnet changes name, description, external ID and DockerOwned, and, while nothing
 // uses the subnet, its CIDR and gateway.
 func (s *Store) UpdateSubnet(ctx context.Context, n tenant.Subnet) (tenant.Subnet, error) {
-	return create(ctx, s, n, func(st *tenant.State, t *txn, n *tenant.Subnet) error {
+	return create(ctx, s, n, func(r *reader) error {
+		if err := errors.Join(r.around(n.ID), r.rivals(subnetEntry(&n))); err != nil {
+			return err
+		}
+		if have := r.st.Subnets[n.ID]; have != nil && (n.CIDR != have.CIDR || n.Gateway != have.Gateway) {
+			return r.contents(have.DomainID)
+		}
+		return nil
+	}, func(st *tenant.State, t *txn, n *tenant.Subnet) error {
 		have, err := known(st, tenant.KindSubnet, st.Subnets, n.Meta)
 		if err != nil {
 			return err

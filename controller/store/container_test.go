@@ -213,11 +213,8 @@ func TestConcurrentCreation(t *testing.T) {
 	if total != 1 {
 		t.Errorf("%d overlapping subnets were made", total)
 	}
-	if err := far.catchUpNow(ctx); err != nil {
-		t.Fatal(err)
-	}
-	for _, st := range []*Store{s, far} {
-		st.Feed().View(func(st *tenant.State) {
+	for _, store := range []*Store{s, far} {
+		func(st *tenant.State) {
 			if len(st.Enterprises) != 1 || len(st.Domains) != workers+1 || len(st.Subnets) != 2 {
 				t.Errorf("%d enterprises, %d domains, %d subnets", len(st.Enterprises), len(st.Domains), len(st.Subnets))
 			}
@@ -231,7 +228,7 @@ func TestConcurrentCreation(t *testing.T) {
 			if len(vnis) != len(st.Domains)+len(st.Subnets) || len(numbers) != len(st.Domains) || vnis[0] || numbers[0] {
 				t.Errorf("numbers are not unique: %v %v", vnis, numbers)
 			}
-		})
+		}(mustRead(t, store))
 	}
 }
 
@@ -274,32 +271,39 @@ func TestParentAndChild(t *testing.T) {
 
 func TestNumberWraps(t *testing.T) {
 	s := tenant.NewState()
-	used := map[uint32]tenant.Key{}
-	for _, n := range []uint32{1, 2, 4, 5} {
-		used[n] = tenant.Key{}
+	used := map[uint32]string{1: "a", 2: "b", 4: "c", 5: "d"}
+	with := func() *txn {
+		tx := newTxn()
+		tx.used = map[string]map[uint32]string{classVNI: used}
+		return tx
 	}
 	for _, c := range []struct{ hi, want uint32 }{{6, 6}, {5, 3}} {
-		if n, err := newTxn().number(classVNI, 0, 1, c.hi, used, s); n != c.want || err != nil {
+		if n, err := with().number(classVNI, 0, 1, c.hi, s); n != c.want || err != nil {
 			t.Errorf("below %d: %d, %v", c.hi, n, err)
 		}
 	}
-	used[3] = tenant.Key{}
-	if _, err := newTxn().number(classVNI, 0, 1, 5, used, s); !errors.Is(err, tenant.ErrExhausted) {
+	used[3] = "e"
+	if _, err := with().number(classVNI, 0, 1, 5, s); !errors.Is(err, tenant.ErrExhausted) {
 		t.Errorf("all in use: %v", err)
 	}
-	tx := newTxn()
-	a, _ := tx.number(classVNI, 0, 1, 9, used, s)
-	if b, err := tx.number(classVNI, 0, 1, 9, used, s); err != nil || a == b {
+	tx := with()
+	a, _ := tx.number(classVNI, 0, 1, 9, s)
+	if b, err := tx.number(classVNI, 0, 1, 9, s); err != nil || a == b {
 		t.Errorf("one transaction took %d twice (%v)", a, err)
 	}
 }
 
-// catchUpNow waits until the feed shows what any store has written so far.
+// catchUpNow waits until the feed shows what any store has written so far of what this one
+// follows.
 func (s *Store) catchUpNow(ctx context.Context) error {
 	ses, err := s.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer ses.release()
-	return s.catchUp(ctx, ses)
+	err = errors.Join(s.catchUp(ctx, ses, s.common), s.catchUp(ctx, ses, s.networks))
+	for _, id := range s.Following().Domains {
+		err = errors.Join(err, s.catchUp(ctx, ses, s.part(id)))
+	}
+	return err
 }

@@ -27,10 +27,12 @@ const (
 	index = "/nuage/index/v1/"
 )
 
+func prefixEnd(prefix string) string { return clientv3.GetPrefixRangeEnd(prefix) }
+
 // All that belongs to the state lies in [wholeFrom, wholeTo), and no secret does.
 var (
 	wholeFrom = aliveKey("")
-	wholeTo   = clientv3.GetPrefixRangeEnd(statusKey(""))
+	wholeTo   = prefixEnd(statusKey(""))
 )
 
 func enterpriseKey(id string) string     { return root + "enterprises/" + id }
@@ -60,8 +62,9 @@ func guardKey(id string) string                            { return index + "gua
 func externalKey(kind tenant.Kind, external string) string {
 	return index + "external/" + string(kind) + "/" + external
 }
+func numberPrefix(class string) string { return index + class + "/" }
 func numberKey(class string, n uint32) string {
-	return index + class + "/" + strconv.FormatUint(uint64(n), 10)
+	return numberPrefix(class) + strconv.FormatUint(uint64(n), 10)
 }
 
 // The classes of unique numbers.

@@ -11,9 +11,13 @@ import (
 // PutLease writes a lease if it is what the caller has read: absent for Revision 0,
 // unchanged since Revision otherwise. Else it is tenant.ErrStale, and the feed then shows
 // what is there. A reservation or a rest without Expires gets the usual time. A lease that
-// a vport holds changes with the vport only: tenant.ErrConflict.
+// a vport holds changes with the vport only: tenant.ErrConflict. It follows the domain.
 func (s *Store) PutLease(ctx context.Context, l tenant.Lease) (tenant.Lease, error) {
-	return create(ctx, s, l, func(st *tenant.State, t *txn, l *tenant.Lease) error {
+	domain, err := s.bring(ctx, l.SubnetID)
+	if err != nil {
+		return tenant.Lease{}, fmt.Errorf("address %s: %w", l.Address, err)
+	}
+	return createIn(ctx, s, domain, l, func(r *reader) error { return r.address(l) }, func(st *tenant.State, t *txn, l *tenant.Lease) error {
 		sub, have, err := leaseOf(st, l)
 		if err != nil {
 			return err
@@ -36,7 +40,7 @@ func (s *Store) PutLease(ctx context.Context, l tenant.Lease) (tenant.Lease, err
 // DeleteLease frees an address, under the same condition as PutLease. One that has no
 // lease is free already.
 func (s *Store) DeleteLease(ctx context.Context, l tenant.Lease) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
+	_, err := s.writeIn(ctx, s.domainOf(l.SubnetID), func(r *reader) error { return r.address(l) }, func(st *tenant.State, t *txn) error {
 		l := l
 		if st.Leases[tenant.LeaseID(l.SubnetID, l.Address.String())] == nil {
 			return nil
@@ -50,6 +54,49 @@ func (s *Store) DeleteLease(ctx context.Context, l tenant.Lease) error {
 		return nil
 	})
 	return err
+}
+
+// bring follows the domain of a subnet.
+func (s *Store) bring(ctx context.Context, subnetID string) (domain string, err error) {
+	if domain = s.domainOf(subnetID); domain == "" {
+		if domain, err = s.lookUp(ctx, subnetID); err != nil {
+			return "", err
+		}
+		if domain == "" {
+			return "", notFound(tenant.KindSubnet, subnetID)
+		}
+	}
+	return domain, s.Follow(ctx, domain)
+}
+
+// domainOf is the domain of a subnet that the feed shows, or empty.
+func (s *Store) domainOf(subnetID string) (domain string) {
+	s.feed.View(func(st *tenant.State) {
+		if sub := st.Subnets[subnetID]; sub != nil {
+			domain = sub.DomainID
+		}
+	})
+	return domain
+}
+
+// lookUp reads which domain an object is in; empty if in none, or if there is none.
+func (s *Store) lookUp(ctx context.Context, id string) (string, error) {
+	ses, err := s.acquire(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer ses.release()
+	ctx, cancel := ses.bound(ctx)
+	defer cancel()
+	return s.reader(ctx, ses).object(id)
+}
+
+// address reads a subnet and the lease of an address of it.
+func (r *reader) address(l tenant.Lease) error {
+	if err := r.around(l.SubnetID); err != nil || r.st.Subnets[l.SubnetID] == nil {
+		return err
+	}
+	return r.lease(&l)
 }
 
 // leaseOf completes l and returns its subnet and what the state has in its place, if that

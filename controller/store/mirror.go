@@ -2,31 +2,148 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"nuage/controller/tenant"
 )
 
-// mirror keeps the feed equal to what etcd holds: it lists everything at one revision and
-// follows from there. It calls synced after the listing, and returns when the watch has
-// ended, to be called again. What vanished meanwhile is published as removed.
-func (s *Store) mirror(ctx context.Context, client *clientv3.Client, synced func()) error {
-	revision, err := s.list(ctx, client)
-	if err != nil {
-		return fmt.Errorf("listing: %w", err)
+// part is a range of keys that the feed shows: what every host needs, this host's
+// networks, or one domain. Each has a watch of its own, in a stream of its own, so that
+// one part can be asked for progress whatever the others do.
+type part struct {
+	name     string // of the stream; a domain's ID
+	from, to string
+	here     // of a domain
+
+	// All below are guarded by Store.mu.
+	at    int64         // the feed shows everything up to this revision
+	moved chan struct{} // closed and replaced when at moves on, closed when the watch ends
+}
+
+// watch is what etcd tells of a part.
+type watch = clientv3.WatchChan
+
+const (
+	commonPart   = "common"
+	networksPart = "networks"
+)
+
+func newPart(name, from, to string) *part {
+	return &part{name: name, from: from, to: to, moved: make(chan struct{})}
+}
+
+// commonRange is that of enterprises and hosts, between which nothing else lies.
+func commonRange() (from, to string) {
+	return enterpriseKey(""), prefixEnd(hostKey(""))
+}
+
+// partOf is the name of the part that a key belongs to; empty for a key that none has.
+func (s *Store) partOf(key string) string {
+	if rest, ok := strings.CutPrefix(key, root+"domains/"); ok {
+		domain, _, _ := strings.Cut(rest, "/")
+		return domain
 	}
-	ctx, cancel := context.WithCancel(watchContext(ctx))
-	defer cancel()
-	watch := client.Watch(ctx, root, clientv3.WithPrefix(), clientv3.WithRev(revision+1), clientv3.WithCreatedNotify())
-	for resp := range watch {
+	switch from, to := commonRange(); {
+	case key >= from && key < to:
+		return commonPart
+	case strings.HasPrefix(key, networkPrefix(s.config.Host)):
+		return networksPart
+	}
+	return ""
+}
+
+// watch is what keeps a part: the events after the revision at which it was made.
+func (ses *session) watch(ctx context.Context, p *part) (watch, error) {
+	w := ses.client.Watch(watchContext(ctx, p), p.from, clientv3.WithRange(p.to), clientv3.WithCreatedNotify())
+	select {
+	case resp, ok := <-w:
 		if err := resp.Err(); err != nil {
+			return nil, fmt.Errorf("watching: %w", err)
+		}
+		if !ok {
+			return nil, fmt.Errorf("watching: %w", context.Cause(ctx))
+		}
+		return w, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("watching: %w", context.Cause(ctx))
+	}
+}
+
+// watchContext marks ctx so that a member that has lost its leader ends the watch, and so
+// that the part has a stream to itself. Requests for progress carry the same marks, or they
+// would ask another stream: one that has watches of several parts would not answer while
+// one of them is new.
+func watchContext(ctx context.Context, p *part) context.Context {
+	return metadata.AppendToOutgoingContext(clientv3.WithRequireLeader(ctx), "nuage-part", p.name)
+}
+
+// list reads parts as of one revision: what is there, and the removal of what the feed
+// shows and is not.
+func (s *Store) list(ctx context.Context, client *clientv3.Client, parts ...*part) (revision int64, changes []tenant.Change, err error) {
+	gone := s.shown(parts...)
+	for _, p := range parts {
+		revision, err = scan(ctx, client, revision, p.from, p.to, func(key string, value []byte, revision int64) {
+			if c, ok := s.change(key, value, revision, false); ok {
+				delete(gone, c.Key)
+				changes = append(changes, c)
+			}
+		})
+		if err != nil {
+			return 0, nil, err
+		}
+	}
+	for k := range gone {
+		changes = append(changes, tenant.Change{Key: k})
+	}
+	return revision, changes, nil
+}
+
+// publish puts changes of parts into the feed, which then shows them up to the revision.
+func (s *Store) publish(revision int64, changes []tenant.Change, parts ...*part) {
+	s.feed.Publish(revision, changes...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range parts {
+		p.at = max(p.at, revision)
+		close(p.moved)
+		p.moved = make(chan struct{})
+	}
+}
+
+// keep publishes what a watch says of a part, until ctx or the watch ends. A watch that has
+// fallen behind what etcd remembers is replaced, and the part listed anew.
+func (s *Store) keep(ctx context.Context, ses *session, p *part, watch watch) error {
+	for {
+		err := s.consume(p, watch)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil:
+			return errors.New("watching: the watch has ended")
+		case !errors.Is(err, rpctypes.ErrCompacted):
 			return fmt.Errorf("watching: %w", err)
 		}
-		if resp.Created {
-			synced()
-			continue
+		if watch, err = ses.watch(ctx, p); err != nil {
+			return err
+		}
+		revision, changes, err := s.list(ctx, ses.client, p)
+		if err != nil {
+			return err
+		}
+		s.publish(revision, changes, p)
+	}
+}
+
+func (s *Store) consume(p *part, watch watch) error {
+	for resp := range watch {
+		if err := resp.Err(); err != nil {
+			return err
 		}
 		// The header's revision may be ahead of the events while a watch catches up; only
 		// a notice without events promises that all up to it was delivered.
@@ -34,52 +151,16 @@ func (s *Store) mirror(ctx context.Context, client *clientv3.Client, synced func
 		changes := make([]tenant.Change, 0, len(resp.Events))
 		for _, ev := range resp.Events {
 			revision = ev.Kv.ModRevision
-			if c, ok := s.change(string(ev.Kv.Key), ev.Kv.Value, ev.Kv.ModRevision, ev.Type == clientv3.EventTypeDelete); ok {
+			if revision <= p.at {
+				continue // the listing had it
+			}
+			if c, ok := s.change(string(ev.Kv.Key), ev.Kv.Value, revision, ev.Type == clientv3.EventTypeDelete); ok {
 				changes = append(changes, c)
 			}
 		}
-		s.feed.Publish(revision, changes...)
+		s.publish(revision, changes, p)
 	}
-	return fmt.Errorf("watching: %w", context.Cause(ctx))
-}
-
-// watchContext marks ctx so that a member that has lost its leader ends the watch. Requests
-// for progress must carry the same mark, or they would ask another stream.
-func watchContext(ctx context.Context) context.Context { return clientv3.WithRequireLeader(ctx) }
-
-// list publishes everything as of one revision, and the removal of all else.
-func (s *Store) list(ctx context.Context, client *clientv3.Client) (int64, error) {
-	var changes []tenant.Change
-	gone := s.shown()
-	var revision int64
-	for from := root; ; {
-		opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(root)), clientv3.WithLimit(page)}
-		if revision != 0 {
-			opts = append(opts, clientv3.WithRev(revision))
-		}
-		resp, err := client.Get(ctx, from, opts...)
-		if err != nil {
-			return 0, err
-		}
-		if revision == 0 {
-			revision = resp.Header.Revision
-		}
-		for _, kv := range resp.Kvs {
-			if c, ok := s.change(string(kv.Key), kv.Value, kv.ModRevision, false); ok {
-				delete(gone, c.Key)
-				changes = append(changes, c)
-			}
-		}
-		if !resp.More {
-			break
-		}
-		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
-	}
-	for k := range gone {
-		changes = append(changes, tenant.Change{Key: k})
-	}
-	s.feed.Publish(revision, changes...)
-	return revision, nil
+	return nil
 }
 
 // change is what a key of etcd means; ok is false if it is not an object, or one that
@@ -96,24 +177,34 @@ func (s *Store) change(key string, value []byte, revision int64, deleted bool) (
 	return c, true
 }
 
-// shown is the set of all keys in the feed.
-func (s *Store) shown() map[tenant.Key]struct{} {
+// shown is the set of all keys of parts in the feed.
+func (s *Store) shown(parts ...*part) map[tenant.Key]struct{} {
+	names := map[string]bool{}
+	for _, p := range parts {
+		names[p.name] = true
+	}
 	keys := map[tenant.Key]struct{}{}
 	s.feed.View(func(st *tenant.State) {
-		shownOf(keys, tenant.KindEnterprise, st.Enterprises)
-		shownOf(keys, tenant.KindDomain, st.Domains)
-		shownOf(keys, tenant.KindZone, st.Zones)
-		shownOf(keys, tenant.KindSubnet, st.Subnets)
-		shownOf(keys, tenant.KindVport, st.Vports)
-		shownOf(keys, tenant.KindHost, st.Hosts)
-		shownOf(keys, tenant.KindNetwork, st.Networks)
-		shownOf(keys, tenant.KindLease, st.Leases)
+		if names[commonPart] {
+			shownOf(keys, tenant.KindEnterprise, st.Enterprises, nil)
+			shownOf(keys, tenant.KindHost, st.Hosts, nil)
+		}
+		if names[networksPart] {
+			shownOf(keys, tenant.KindNetwork, st.Networks, nil)
+		}
+		shownOf(keys, tenant.KindDomain, st.Domains, func(v *tenant.Domain) bool { return names[v.ID] })
+		shownOf(keys, tenant.KindZone, st.Zones, func(v *tenant.Zone) bool { return names[v.DomainID] })
+		shownOf(keys, tenant.KindSubnet, st.Subnets, func(v *tenant.Subnet) bool { return names[v.DomainID] })
+		shownOf(keys, tenant.KindVport, st.Vports, func(v *tenant.Vport) bool { return names[v.DomainID] })
+		shownOf(keys, tenant.KindLease, st.Leases, func(v *tenant.Lease) bool { return names[v.DomainID] })
 	})
 	return keys
 }
 
-func shownOf[T any](keys map[tenant.Key]struct{}, kind tenant.Kind, objects map[string]*T) {
-	for id := range objects {
-		keys[tenant.Key{Kind: kind, ID: id}] = struct{}{}
+func shownOf[T any](keys map[tenant.Key]struct{}, kind tenant.Kind, objects map[string]*T, ok func(*T) bool) {
+	for id, v := range objects {
+		if ok == nil || ok(v) {
+			keys[tenant.Key{Kind: kind, ID: id}] = struct{}{}
+		}
 	}
 }

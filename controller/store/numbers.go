@@ -10,12 +10,13 @@ import (
 var words = map[string]string{classVNI: "VNI", classNumber: "domain number", classCustomer: "customer ID"}
 
 // number chooses a number of a class, between lo and hi: want if it is free, or, for 0,
-// the one after the highest in use, starting over from lo at the end. used are those in
-// use with their holders; the transaction's own are added to it.
-func (t *txn) number(class string, want, lo, hi uint32, used map[uint32]tenant.Key, st *tenant.State) (uint32, error) {
+// the one after the highest in use, starting over from lo at the end. The numbers in use
+// are t.used; the transaction's own are added to them.
+func (t *txn) number(class string, want, lo, hi uint32, st *tenant.State) (uint32, error) {
+	used := t.used[class]
 	if want != 0 {
-		if k, taken := used[want]; taken {
-			return 0, fmt.Errorf("%s %d %w: %s has it", words[class], want, tenant.ErrExists, nameOf(st, k))
+		if id, taken := used[want]; taken {
+			return 0, fmt.Errorf("%s %d %w: %s has it", words[class], want, tenant.ErrExists, holder(st, id))
 		}
 		return want, nil
 	}
@@ -39,30 +40,22 @@ func (t *txn) number(class string, want, lo, hi uint32, used map[uint32]tenant.K
 	return n, nil
 }
 
+func holder(st *tenant.State, id string) string {
+	if name := idHolder(st, id); name != "" {
+		return name
+	}
+	return id
+}
+
 func (t *txn) vni(st *tenant.State, want uint32) (uint32, error) {
-	used := make(map[uint32]tenant.Key, len(st.Domains)+len(st.Subnets))
-	for id, d := range st.Domains {
-		used[d.VNI] = tenant.Key{Kind: tenant.KindDomain, ID: id}
-	}
-	for id, n := range st.Subnets {
-		used[n.VNI] = tenant.Key{Kind: tenant.KindSubnet, ID: id}
-	}
-	return t.number(classVNI, want, 1, tenant.MaxVNI, used, st)
+	return t.number(classVNI, want, 1, tenant.MaxVNI, st)
 }
 
 func (t *txn) domainNumber(st *tenant.State, want uint16) (uint16, error) {
-	used := make(map[uint32]tenant.Key, len(st.Domains))
-	for id, d := range st.Domains {
-		used[uint32(d.Number)] = tenant.Key{Kind: tenant.KindDomain, ID: id}
-	}
-	n, err := t.number(classNumber, uint32(want), 1, tenant.MaxDomainNumber, used, st)
+	n, err := t.number(classNumber, uint32(want), 1, tenant.MaxDomainNumber, st)
 	return uint16(n), err
 }
 
 func (t *txn) customerID(st *tenant.State, want uint32) (uint32, error) {
-	used := make(map[uint32]tenant.Key, len(st.Enterprises))
-	for id, e := range st.Enterprises {
-		used[e.CustomerID] = tenant.Key{Kind: tenant.KindEnterprise, ID: id}
-	}
-	return t.number(classCustomer, want, tenant.MinCustomerID, 1<<32-2, used, st)
+	return t.number(classCustomer, want, tenant.MinCustomerID, 1<<32-2, st)
 }

@@ -10,11 +10,22 @@ import (
 
 // EnsurePath finds the subnet that spec names, as tenant.State.Resolve says, or, if
 // spec.Create, makes all that is missing in one transaction. Of many that ensure the same
-// path at once, one makes it and all get it.
+// path at once, one makes it and all get it. The domain is not followed for it.
 func (s *Store) EnsurePath(ctx context.Context, spec tenant.PathSpec) (tenant.Path, error) {
 	var p tenant.Path
+	there := spec
+	there.Create = false
+	err := s.Ready()
+	s.feed.View(func(st *tenant.State) {
+		if err == nil {
+			p, err = st.Resolve(there)
+		}
+	})
+	if err == nil {
+		return p, nil
+	}
 	var made []*tenant.Meta
-	revision, err := s.write(ctx, func(st *tenant.State, t *txn) (err error) {
+	revision, err := s.write(ctx, func(r *reader) error { return r.path(spec) }, func(st *tenant.State, t *txn) (err error) {
 		if p, err = st.Resolve(spec); err != nil {
 			return err
 		}
@@ -28,6 +39,24 @@ func (s *Store) EnsurePath(ctx context.Context, spec tenant.PathSpec) (tenant.Pa
 		m.Revision = revision
 	}
 	return p, nil
+}
+
+// path reads what there is of a path, and the numbers for what there is not.
+func (r *reader) path(spec tenant.PathSpec) error {
+	ids, err := r.holders(nameKey(tenant.KindEnterprise, "", spec.Enterprise))
+	if err == nil && len(ids) > 0 {
+		ids, err = r.holders(nameKey(tenant.KindDomain, ids[0], spec.Domain))
+	}
+	if err == nil && len(ids) > 0 {
+		err = r.around(ids[0])
+	}
+	if err != nil || !spec.Create {
+		return err
+	}
+	if p, err := r.st.Resolve(spec); err != nil || p.Subnet.ID != "" {
+		return nil // the plan will say the same
+	}
+	return r.used(classVNI, classNumber, classCustomer)
 }
 
 // make plans the objects of a path that have no ID yet.

@@ -2,13 +2,19 @@ package store
 
 import (
 	"context"
+	"errors"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"nuage/controller/tenant"
 )
 
 // DeleteEnterprise removes an enterprise without domains.
 func (s *Store) DeleteEnterprise(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
+	_, err := s.write(ctx, func(r *reader) error {
+		_, err := r.holders(namePrefix(tenant.KindDomain, id), clientv3.WithPrefix())
+		return errors.Join(err, r.around(id))
+	}, func(st *tenant.State, t *txn) error {
 		e := st.Enterprises[id]
 		if e == nil {
 			return notFound(tenant.KindEnterprise, id)
@@ -20,7 +26,7 @@ func (s *Store) DeleteEnterprise(ctx context.Context, id string) error {
 
 // DeleteDomain removes a domain without zones.
 func (s *Store) DeleteDomain(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
+	_, err := s.write(ctx, func(r *reader) error { return r.around(id) }, func(st *tenant.State, t *txn) error {
 		d := st.Domains[id]
 		if d == nil {
 			return notFound(tenant.KindDomain, id)
@@ -32,7 +38,7 @@ func (s *Store) DeleteDomain(ctx context.Context, id string) error {
 
 // DeleteZone removes a zone without subnets.
 func (s *Store) DeleteZone(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
+	_, err := s.write(ctx, func(r *reader) error { return r.around(id) }, func(st *tenant.State, t *txn) error {
 		z := st.Zones[id]
 		if z == nil {
 			return notFound(tenant.KindZone, id)
@@ -45,7 +51,7 @@ func (s *Store) DeleteZone(ctx context.Context, id string) error {
 // DeleteSubnet removes a subnet that no vport, network or endpoint's address uses, with
 // the leases that are left in it.
 func (s *Store) DeleteSubnet(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
+	_, err := s.write(ctx, func(r *reader) error { return r.inside(id) }, func(st *tenant.State, t *txn) error {
 		n := st.Subnets[id]
 		if n == nil {
 			return notFound(tenant.KindSubnet, id)
@@ -62,7 +68,7 @@ func (s *Store) DeleteSubnet(ctx context.Context, id string) error {
 // ReleaseSubnet removes a subnet that was made for a Docker network, once no network and
 // no vport uses it. In every other case, and for an unknown ID, it does nothing.
 func (s *Store) ReleaseSubnet(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
+	_, err := s.write(ctx, func(r *reader) error { return r.inside(id) }, func(st *tenant.State, t *txn) error {
 		n := st.Subnets[id]
 		if n == nil || !n.DockerOwned {
 			return nil
@@ -74,6 +80,15 @@ func (s *Store) ReleaseSubnet(ctx context.Context, id string) error {
 		t.removeSubnet(n)
 		return nil
 	})
+	return err
+}
+
+// inside reads a subnet with its domain and all that may be in it.
+func (r *reader) inside(id string) error {
+	err := r.around(id)
+	if sub := r.st.Subnets[id]; err == nil && sub != nil {
+		err = r.contents(sub.DomainID)
+	}
 	return err
 }
 

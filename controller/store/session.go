@@ -11,8 +11,10 @@ import (
 // session is one connection to etcd, from its mirror's first listing to its end.
 type session struct {
 	*connection
-	ctx   context.Context // ends with the session
-	users sync.WaitGroup  // writes in flight
+	ctx     context.Context // ends with the session
+	fail    context.CancelCauseFunc
+	users   sync.WaitGroup // calls in flight
+	watches sync.WaitGroup
 }
 
 // bound is ctx, ended also by the end of the session.

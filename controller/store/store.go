@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -26,7 +27,8 @@ import (
 
 // Config is where the state is and how long addresses wait.
 type Config struct {
-	// Dir is the embedded etcd's directory; made with mode 0700 if missing.
+	// Dir is the embedded etcd's directory, and where the store keeps what it must know of
+	// itself after a restart, with an etcd elsewhere too; made with mode 0700 if missing.
 	Dir string
 	// Endpoints of an etcd to use instead of the embedded one, as etcd's client takes them.
 	Endpoints []string
@@ -43,6 +45,11 @@ type Config struct {
 	CADir string
 	// Reservation and Rest override tenant.ReservationTime and tenant.RestTime.
 	Reservation, Rest time.Duration
+	// Linger is how long a domain is followed that nothing on this host needs; 30 s by default.
+	Linger time.Duration
+	// Alive is how long this host counts as alive after its last heartbeat, in whole
+	// seconds; 15 s by default.
+	Alive time.Duration
 }
 
 // Store is the tenant state, read through its Feed and written by its methods. All methods
@@ -59,16 +66,26 @@ type Store struct {
 	past   ruin // of Run only
 	port   port
 
-	mu     sync.Mutex
-	status readiness
+	recalled bool // of Run only: the domains of before are in domains
+
+	common, networks *part
+
+	mu      sync.Mutex
+	status  readiness
+	domains map[string]*part        // followed, by ID
+	remains map[string]tenant.Lease // left in domains no longer followed, to be swept, by ID
+	watches int
+	self    self
 }
 
 const (
 	minBackoff = 200 * time.Millisecond
-	maxBackoff = 10 * time.Second
+	maxBackoff = 3 * time.Second
 	// requestTimeout bounds each request that the store makes on its own behalf.
 	requestTimeout = 5 * time.Second
-	probeInterval  = 3 * time.Second
+	probeInterval  = 2 * time.Second
+	probeTimeout   = 3 * time.Second
+	lingerTime     = 30 * time.Second
 )
 
 // New returns a store that does nothing until Run.
@@ -82,12 +99,25 @@ func New(c Config) *Store {
 	if c.Rest == 0 {
 		c.Rest = tenant.RestTime
 	}
+	if c.Linger == 0 {
+		c.Linger = lingerTime
+	}
+	if c.Alive == 0 {
+		c.Alive = aliveTime
+	}
+	from, to := commonRange()
+	own := networkPrefix(c.Host)
 	return &Store{
-		config: c,
-		log:    c.Log,
-		feed:   tenant.NewFeed(),
-		now:    func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) },
-		status: readiness{changed: make(chan struct{})},
+		common:   newPart(commonPart, from, to),
+		networks: newPart(networksPart, own, prefixEnd(own)),
+		domains:  map[string]*part{},
+		remains:  map[string]tenant.Lease{},
+		self:     self{turn: make(chan struct{}, 1)},
+		config:   c,
+		log:      c.Log,
+		feed:     tenant.NewFeed(),
+		now:      func() time.Time { return time.Now().UTC().Truncate(time.Millisecond) },
+		status:   readiness{changed: make(chan struct{})},
 	}
 }
 
@@ -130,8 +160,8 @@ func (s *Store) retry(ctx context.Context, f func(context.Context) error) {
 }
 
 // serve is one life of the embedded server, or of the connection to another.
-func (s *Store) serve(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func (s *Store) serve(life context.Context) error {
+	ctx, cancel := context.WithCancelCause(life)
 	defer cancel(nil)
 	conn, err := s.connect(ctx, cancel)
 	if err != nil {
@@ -140,6 +170,9 @@ func (s *Store) serve(ctx context.Context) error {
 	defer conn.close()
 	defer s.open(ctx, conn)()
 	s.retry(ctx, func(ctx context.Context) error { return s.session(ctx, conn) })
+	if life.Err() != nil {
+		s.goodbye(conn)
+	}
 	err = context.Cause(ctx)
 	if errors.Is(err, errEnded) {
 		s.past.note(dataDir(s.config.Dir), err)
@@ -166,6 +199,11 @@ func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*con
 		}
 		return &connection{srv.client, srv.close, srv.etcd.Server.Backend().Defrag, srv.etcd.Server}, nil
 	}
+	if s.config.Dir != "" {
+		if err := os.MkdirAll(s.config.Dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            s.config.Endpoints,
 		TLS:                  s.config.TLS,
@@ -185,25 +223,31 @@ func (s *Store) connect(ctx context.Context, died context.CancelCauseFunc) (*con
 // end, but not while a probe fails.
 func (s *Store) session(ctx context.Context, conn *connection) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	ses := &session{connection: conn, ctx: ctx}
+	ses := &session{connection: conn, ctx: ctx, fail: cancel}
+	err := s.begin(ses)
 	var background sync.WaitGroup
-	err := s.mirror(ctx, conn.client, func() {
+	if err == nil {
 		s.set(ses, nil)
 		background.Go(func() { s.probe(ses) })
 		background.Go(func() { s.sweep(ctx) })
-	})
+		background.Go(func() { s.leaveIdle(ctx) })
+		<-ctx.Done()
+		err = context.Cause(ctx)
+	}
 	cancel(s.unavailable(err))
 	background.Wait() // before the status: the probe sets it too
 	s.set(nil, s.unavailable(err))
 	ses.users.Wait()
+	ses.watches.Wait()
 	return err
 }
 
-// probe asks etcd regularly whether it still serves.
+// probe asks etcd regularly whether it still serves. After it has not answered for a while
+// the session ends: what it is then may be older than what it was, so it is read anew.
 func (s *Store) probe(ses *session) {
 	ticker := time.NewTicker(probeInterval)
 	defer ticker.Stop()
-	failing := false
+	failing, lost := false, false
 	for {
 		select {
 		case <-ses.ctx.Done():
@@ -214,12 +258,16 @@ func (s *Store) probe(ses *session) {
 		if ses.ctx.Err() != nil {
 			return
 		}
+		lost = lost || errors.Is(err, errSilent)
 		switch {
 		case err != nil:
 			s.set(nil, s.unavailable(err))
 			if !failing {
 				s.log.WithError(err).Warn("the store is not available")
 			}
+		case lost:
+			ses.fail(errors.New("etcd answers again"))
+			return
 		case failing:
 			s.set(ses, nil)
 			s.log.Info("the store is available again")
@@ -228,12 +276,15 @@ func (s *Store) probe(ses *session) {
 	}
 }
 
+// errSilent is an etcd that does not answer, or cannot.
+var errSilent = errors.New("etcd does not answer")
+
 // check is one probe: a consistent read, the alarms, the disk.
 func (s *Store) check(ses *session) error {
-	ctx, cancel := context.WithTimeout(ses.ctx, requestTimeout)
+	ctx, cancel := context.WithTimeout(ses.ctx, probeTimeout)
 	defer cancel()
-	if _, err := ses.client.Get(ctx, root, clientv3.WithCountOnly()); err != nil {
-		return fmt.Errorf("etcd does not answer: %w", err)
+	if _, err := ses.client.Get(ctx, root); err != nil {
+		return fmt.Errorf("%w: %w", errSilent, err)
 	}
 	if ses.defragment != nil {
 		return errors.Join(diskSpace(s.config.Dir), relieve(ctx, ses.connection))

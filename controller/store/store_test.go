@@ -21,6 +21,9 @@ func start(t testing.TB, c Config) (s *Store, stop func()) {
 	log, hook := test.NewNullLogger()
 	log.SetLevel(logrus.DebugLevel)
 	c.Log = log
+	if c.Host == "" {
+		c.Host = "h1"
+	}
 	s = New(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -81,6 +84,22 @@ func mustPath(t testing.TB, s *Store, sp tenant.PathSpec) tenant.Path {
 		t.Fatal(err)
 	}
 	return p
+}
+
+func mustRead(t testing.TB, s *Store) *tenant.State {
+	t.Helper()
+	st, err := s.Read(context10(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func mustFollow(t testing.TB, s *Store, domain string) {
+	t.Helper()
+	if err := s.Follow(context10(t), domain); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func newVport(sub tenant.Subnet, ip string) tenant.Vport {

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 
 	"nuage/controller/tenant"
@@ -14,9 +13,17 @@ import (
 // none; otherwise it is tenant.ErrConflict naming who has it. The ID is the caller's: the
 // same vport again is the same result, and one with the same ID, subnet, MAC and address
 // but other details is updated. DomainID and ZoneID may be left out. A vport that only
-// tells an Error needs no address.
+// tells an Error needs no address. It follows the domain.
 func (s *Store) BindVport(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
-	return create(ctx, s, v, func(st *tenant.State, t *txn, v *tenant.Vport) error {
+	domain, err := s.bring(ctx, v.SubnetID)
+	if err != nil {
+		return tenant.Vport{}, vportEntry(&v).called(err)
+	}
+	read := func(r *reader) error {
+		err := r.address(tenant.Lease{SubnetID: v.SubnetID, Address: v.IPv4})
+		return errors.Join(err, r.rivals(vportEntry(&v)))
+	}
+	return createIn(ctx, s, domain, v, read, func(st *tenant.State, t *txn, v *tenant.Vport) error {
 		sub := st.Subnets[v.SubnetID]
 		if sub == nil {
 			return vportEntry(v).called(notFound(tenant.KindSubnet, v.SubnetID))
@@ -68,6 +75,9 @@ func (s *Store) bind(st *tenant.State, t *txn, sub *tenant.Subnet, v *tenant.Vpo
 	case !have.MAC.IsZero() && have.MAC != v.MAC && (have.State == tenant.LeaseBound || s.now().Before(have.Expires)):
 		return taken("is %s for %s", have.State, have.MAC)
 	}
+	if have != nil && have.State == tenant.LeaseReserved {
+		l.Name = have.Name
+	}
 	l.State, l.Use, l.MAC, l.Host, l.VportID = tenant.LeaseBound, tenant.UseEndpoint, v.MAC, v.Host, v.ID
 	s.dated(&l, have)
 	t.lease(&l, have)
@@ -92,7 +102,8 @@ func (s *Store) rebind(st *tenant.State, t *txn, have, want *tenant.Vport) error
 // UpdateVport changes a vport's name, host, interface, groups, owner, user and error. Its
 // subnet, MAC and address never change: another address is another vport.
 func (s *Store) UpdateVport(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
-	return create(ctx, s, v, func(st *tenant.State, t *txn, v *tenant.Vport) error {
+	read := func(r *reader) error { return r.rivals(vportEntry(&v)) }
+	return createIn(ctx, s, s.domainOfVport(v.ID), v, read, func(st *tenant.State, t *txn, v *tenant.Vport) error {
 		have, err := known(st, tenant.KindVport, st.Vports, v.Meta)
 		if err != nil {
 			return err
@@ -121,103 +132,40 @@ func (s *Store) changeVport(st *tenant.State, t *txn, have, want *tenant.Vport) 
 // DeleteVport removes a vport and lets its address rest, in one transaction. An unknown ID
 // is fine.
 func (s *Store) DeleteVport(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
+	read := func(r *reader) error {
+		_, err := r.object(id)
+		if v := r.st.Vports[id]; err == nil && v != nil {
+			err = r.lease(&tenant.Lease{DomainID: v.DomainID, SubnetID: v.SubnetID, Address: v.IPv4})
+		}
+		return err
+	}
+	_, err := s.writeIn(ctx, s.domainOfVport(id), read, func(st *tenant.State, t *txn) error {
 		v := st.Vports[id]
-		if v == nil {
-			return nil
-		}
-		t.remove(vportEntry(v))
-		if have := st.Leases[tenant.LeaseID(v.SubnetID, v.IPv4.String())]; have != nil && have.VportID == id {
-			l := *have
-			l.State, l.VportID, l.Expires = tenant.LeaseResting, "", s.now().Add(s.config.Rest)
-			l.Updated = s.now()
-			t.lease(&l, have)
+		if v != nil {
+			s.removeVport(st, t, v)
 		}
 		return nil
 	})
 	return err
 }
 
-// PutNetwork writes a Docker network; Revision, if set, must be its last. Its subnet must
-// exist. The same again changes nothing.
-func (s *Store) PutNetwork(ctx context.Context, n tenant.Network) error {
-	_, err := create(ctx, s, n, func(st *tenant.State, t *txn, n *tenant.Network) error {
-		if err := n.Validate(); err != nil {
-			return fmt.Errorf("network: %w", err)
-		}
-		sub := st.Subnets[n.SubnetID]
-		if sub == nil {
-			return fmt.Errorf("network %s: %w", n.ID, notFound(tenant.KindSubnet, n.SubnetID))
-		}
-		n.DomainID, n.ZoneID = sub.DomainID, sub.ZoneID
-		t.exists(subnetKey(sub.DomainID, sub.ID))
-		t.into(sub.ID)
-		return putWhole(s, tenant.KindNetwork, st.Networks[n.ID], n, networkKey(n.Host, n.ID), t)
-	})
-	return err
-}
-
-// DeleteNetwork removes a Docker network. An unknown ID is fine.
-func (s *Store) DeleteNetwork(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
-		if have := st.Networks[id]; have != nil {
-			key := networkKey(have.Host, id)
-			t.unchanged(key, have.Revision)
-			t.delete(key)
-		}
-		return nil
-	})
-	return err
-}
-
-// PutHost writes a host; Revision, if set, must be its last. The same again changes nothing.
-func (s *Store) PutHost(ctx context.Context, h tenant.Host) error {
-	_, err := create(ctx, s, h, func(st *tenant.State, t *txn, h *tenant.Host) error {
-		if err := h.Validate(); err != nil {
-			return fmt.Errorf("host: %w", err)
-		}
-		return putWhole(s, tenant.KindHost, st.Hosts[h.ID], h, hostKey(h.ID), t)
-	})
-	return err
-}
-
-// DeleteHost removes a host. An unknown one is fine.
-func (s *Store) DeleteHost(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(st *tenant.State, t *txn) error {
-		if have := st.Hosts[id]; have != nil {
-			t.unchanged(hostKey(id), have.Revision)
-			t.delete(hostKey(id))
-		}
-		return nil
-	})
-	return err
-}
-
-// putWhole plans that want takes the place of have, which may be nil; if they are equal it
-// drops what was planned.
-func putWhole[P object](s *Store, kind tenant.Kind, have, want P, key string, t *txn) error {
-	m := want.Base()
-	if reflect.ValueOf(have).IsNil() {
-		if m.Revision != 0 {
-			return fmt.Errorf("%s %s %w", kind.Noun(), m.ID, tenant.ErrStale)
-		}
-		m.Created = s.now()
-		m.Updated = m.Created
-		t.absent(key)
-		t.put(key, want)
-		return nil
+// removeVport plans the removal of a vport, whose address then rests.
+func (s *Store) removeVport(st *tenant.State, t *txn, v *tenant.Vport) {
+	t.remove(vportEntry(v))
+	if have := st.Leases[tenant.LeaseID(v.SubnetID, v.IPv4.String())]; have != nil && have.VportID == v.ID {
+		l := *have
+		l.State, l.VportID, l.Expires = tenant.LeaseResting, "", s.now().Add(s.config.Rest)
+		l.Updated = s.now()
+		t.lease(&l, have)
 	}
-	h := have.Base()
-	if m.Revision != 0 && m.Revision != h.Revision {
-		return fmt.Errorf("%s %s %w", kind.Noun(), m.ID, tenant.ErrStale)
-	}
-	*m = carry(h, m)
-	if reflect.DeepEqual(have, want) {
-		*t = *newTxn()
-		return nil
-	}
-	m.Updated = s.now()
-	t.unchanged(key, h.Revision)
-	t.put(key, want)
-	return nil
+}
+
+// domainOfVport is the domain of a vport that the feed shows, or empty.
+func (s *Store) domainOfVport(id string) (domain string) {
+	s.feed.View(func(st *tenant.State) {
+		if v := st.Vports[id]; v != nil {
+			domain = v.DomainID
+		}
+	})
+	return domain
 }

@@ -146,7 +146,7 @@ func TestReleaseSubnet(t *testing.T) {
 	n := tenant.Network{Meta: tenant.Meta{ID: "n1"}, SubnetID: sub.ID, Host: "h1"}
 	v := newVport(sub, "10.0.1.2")
 	exists := func() (ok bool) {
-		s.Feed().View(func(st *tenant.State) { _, ok = st.Subnets[sub.ID] })
+		_, ok = mustRead(t, s).Subnets[sub.ID]
 		return ok
 	}
 	for _, step := range []struct {
@@ -166,14 +166,13 @@ func TestReleaseSubnet(t *testing.T) {
 			t.Errorf("%s: the subnet exists: %v", step.name, exists())
 		}
 	}
-	s.Feed().View(func(st *tenant.State) {
-		if st.Subnets[kept.ID] == nil {
-			t.Error("a subnet that a user made was removed")
-		}
-		if len(st.Leases) != 0 {
-			t.Errorf("%d leases are left of the subnet", len(st.Leases))
-		}
-	})
+	st := mustRead(t, s)
+	if st.Subnets[kept.ID] == nil {
+		t.Error("a subnet that a user made was removed")
+	}
+	if len(st.Leases) != 0 {
+		t.Errorf("%d leases are left of the subnet", len(st.Leases))
+	}
 }
 
 // TestModel drives one subnet by random operations against an oracle of maps.
@@ -367,8 +366,10 @@ func TestRestart(t *testing.T) {
 	again, _ := start(t, Config{Dir: dir})
 	s.Feed().View(func(a *tenant.State) {
 		again.Feed().View(func(b *tenant.State) {
-			if !reflect.DeepEqual(a, b) {
-				t.Errorf("the state has changed:\n%+v\n%+v", a, b)
+			x, y := *a, *b
+			x.Revision, y.Revision = 0, 0 // which moves on with what no feed shows
+			if !reflect.DeepEqual(x, y) {
+				t.Errorf("the state has changed:\n%+v\n%+v", x, y)
 			}
 			if len(b.Vports) == 0 {
 				t.Error("nothing was compared")

@@ -1,0 +1,82 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"nuage/controller/tenant"
+)
+
+// PutNetwork writes a Docker network; Revision, if set, must be its last. Its subnet must
+// exist. It is this host's unless it says another. The same again changes nothing.
+func (s *Store) PutNetwork(ctx context.Context, n tenant.Network) error {
+	if n.Host == "" {
+		n.Host = s.config.Host
+	}
+	_, err := create(ctx, s, n, func(r *reader) error {
+		return errors.Join(r.around(n.SubnetID), r.objects(networkKey(n.Host, n.ID)))
+	}, func(st *tenant.State, t *txn, n *tenant.Network) error {
+		if err := n.Validate(); err != nil {
+			return fmt.Errorf("network: %w", err)
+		}
+		sub := st.Subnets[n.SubnetID]
+		if sub == nil {
+			return fmt.Errorf("network %s: %w", n.ID, notFound(tenant.KindSubnet, n.SubnetID))
+		}
+		n.DomainID, n.ZoneID = sub.DomainID, sub.ZoneID
+		t.exists(subnetKey(sub.DomainID, sub.ID))
+		t.into(sub.ID)
+		return putWhole(s, tenant.KindNetwork, st.Networks[n.ID], n, networkKey(n.Host, n.ID), t)
+	})
+	return err
+}
+
+// DeleteNetwork removes a Docker network, of this host or another. An unknown ID is fine.
+func (s *Store) DeleteNetwork(ctx context.Context, id string) error {
+	_, err := s.write(ctx, func(r *reader) error {
+		err := r.objects(networkKey(s.config.Host, id))
+		if err == nil && r.st.Networks[id] == nil {
+			err = r.scan(root+"networks/", prefixEnd(root+"networks/"))
+		}
+		return err
+	}, func(st *tenant.State, t *txn) error {
+		if have := st.Networks[id]; have != nil {
+			key := networkKey(have.Host, id)
+			t.unchanged(key, have.Revision)
+			t.delete(key)
+		}
+		return nil
+	})
+	return err
+}
+
+// putWhole plans that want takes the place of have, which may be nil; if they are equal it
+// drops what was planned.
+func putWhole[P object](s *Store, kind tenant.Kind, have, want P, key string, t *txn) error {
+	m := want.Base()
+	if reflect.ValueOf(have).IsNil() {
+		if m.Revision != 0 {
+			return fmt.Errorf("%s %s %w", kind.Noun(), m.ID, tenant.ErrStale)
+		}
+		m.Created = s.now()
+		m.Updated = m.Created
+		t.absent(key)
+		t.put(key, want)
+		return nil
+	}
+	h := have.Base()
+	if m.Revision != 0 && m.Revision != h.Revision {
+		return fmt.Errorf("%s %s %w", kind.Noun(), m.ID, tenant.ErrStale)
+	}
+	*m = carry(h, m)
+	if reflect.DeepEqual(have, want) {
+		*t = *newTxn()
+		return nil
+	}
+	m.Updated = s.now()
+	t.unchanged(key, h.Revision)
+	t.put(key, want)
+	return nil
+}
