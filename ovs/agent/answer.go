@@ -69,8 +69,10 @@ func (b *bucket) take(now time.Time) bool {
 
 // reply is the frame that the vport at a port gets for a packet that it sent; nil for none.
 func (a *Agent) reply(port uint32, p openflow.PacketIn) []byte {
-	data, ok := strings.CutPrefix(p.UserData, pipeline.TooLarge)
-	if !ok || len(data) != 2 {
+	kind, mtu := timeExceeded, uint16(0)
+	if data, large := strings.CutPrefix(p.UserData, pipeline.TooLarge); large && len(data) == 2 {
+		kind, mtu = fragmentationNeeded, binary.BigEndian.Uint16([]byte(data))
+	} else if p.UserData != pipeline.Expired {
 		return nil
 	}
 	a.mu.Lock()
@@ -86,5 +88,5 @@ func (a *Agent) reply(port uint32, p openflow.PacketIn) []byte {
 	if !known || v == nil || subnet == nil {
 		return nil
 	}
-	return icmpError(p.Packet, v, subnet.Gateway, fragmentationNeeded, binary.BigEndian.Uint16([]byte(data)))
+	return icmpError(p.Packet, v, subnet.Gateway, kind, mtu)
 }

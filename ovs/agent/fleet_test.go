@@ -206,6 +206,12 @@ func TestAcrossHosts(t *testing.T) {
 			t.Errorf("ping from %s to %s, %s bytes: want %q, got %v:\n%s", c.from, c.to, c.size, c.want, err, out)
 		}
 	}
+	for _, to := range []string{"10.0.0.3", "10.0.1.3"} {
+		out, _ := in(web, "ping", "-n", "-t", "1", "-c", "1", "-W", "1", to)
+		if routed := to == "10.0.1.3"; routed != strings.Contains(out, "From 10.0.0.1 icmp_seq=1 Time to live exceeded") {
+			t.Errorf("ttl 1 to %s: %s", to, out)
+		}
+	}
 	for _, n := range f.nodes {
 		if s := n.agent.Status(); s.Tunnel.Problem != "" || len(s.Notes) != 0 {
 			t.Errorf("%s: %+v", n.name, s)
@@ -346,4 +352,62 @@ func TestFirstPacketIsNotLost(t *testing.T) {
 	f.settled(t)
 	time.Sleep(1500 * time.Millisecond) // its address came after it: the second priming counts
 	pings("after a restart of a switch")
+}
+
+// Packets that fit the narrowest underlay pass, with DF too; larger ones are answered by the
+// gateway with what would fit, and never lost in silence.
+func TestLargePackets(t *testing.T) {
+	f := newFleet(t, 2, 9000)
+	h1, h2 := f.nodes[0], f.nodes[1]
+	f.publish(twoSubnets()...)
+	f.start(t, 9000)
+	web := f.attach(t, h1, "app1", "web", "10.0.0.2", 8950)
+	web2 := f.attach(t, h2, "app1", "web", "10.0.0.3", 8950)
+	db := f.attach(t, h2, "app1", "db", "10.0.1.4", 8950)
+	f.settled(t)
+	time.Sleep(200 * time.Millisecond)
+	ping := func(from, to string, payload int, want ...string) {
+		t.Helper()
+		out, _ := in(from, "ping", "-n", "-M", "do", "-c", "1", "-W", "1", "-s", fmt.Sprint(payload), to)
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				t.Errorf("%d bytes to %s: no %q in\n%s", payload, to, w, out)
+			}
+		}
+	}
+	ping(web, "10.0.0.3", 8950-28, "ttl=64")
+	ping(web, "10.0.1.4", 8950-28, "ttl=63")
+
+	// The other host moves to a narrow underlay; its containers, and ours, keep their MTU.
+	f.publish(f.host(h2, 1400))
+	f.settled(t)
+	ip(t, h2.netns, "link set u0 mtu 1400")
+	eventually(t, 10*time.Second, func() string { // the change of a link's MTU costs its switch some packets
+		out, err := in(web, "ping", "-n", "-c", "1", "-W", "1", "10.0.0.3")
+		if err != nil {
+			return out
+		}
+		return ""
+	})
+	ping(web, "10.0.0.3", 1350-28, "ttl=64")
+	ping(web, "10.0.1.4", 1350-28, "ttl=63")
+	ping(web, "10.0.0.3", 1351-28, "From 10.0.0.1", "mtu = 1350")
+	ping(db, "10.0.0.2", 1351-28, "From 10.0.1.1", "mtu = 1350") // in the other direction
+	ping(web2, "10.0.0.2", 8000, "From 10.0.0.1", "mtu = 1350")
+	// Without DF: the answer makes the sender fragment.
+	out, err := in(web, "ping", "-n", "-M", "dont", "-c", "3", "-i", "0.2", "-W", "1", "-s", "4000", "10.0.1.4")
+	if m := loss.FindStringSubmatch(out); m == nil || m[1] == "100" {
+		t.Errorf("without DF: %v\n%s", err, out)
+	}
+	// A stream finds its way.
+	server := exec.Command("ip", "netns", "exec", web2, "busybox", "nc", "-l", "-p", "7000", "-e", "wc", "-c")
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { server.Process.Kill(); server.Wait() }()
+	time.Sleep(200 * time.Millisecond)
+	out, err = in(web, "sh", "-c", "head -c 3000000 /dev/zero | timeout 20 busybox nc 10.0.0.3 7000")
+	if err != nil || strings.TrimSpace(out) != "3000000" {
+		t.Errorf("a stream of 3,000,000 bytes: %v, %s", err, out)
+	}
 }

@@ -10,7 +10,10 @@ import (
 // icmpKind is type and code of an ICMP error.
 type icmpKind [2]byte
 
-var fragmentationNeeded = icmpKind{3, 4}
+var (
+	fragmentationNeeded = icmpKind{3, 4}
+	timeExceeded        = icmpKind{11, 0}
+)
 
 const (
 	ethernetHeader = 14

@@ -10,7 +10,7 @@ import (
 type Drop struct {
 	Table    flow.Table
 	Priority uint16
-	// Per is the kind of object that has the counter: switch, domain, subnet or vport.
+	// Per is the kind of object that has the counter: switch, host, domain, subnet or vport.
 	Per    string
 	Reason tenant.Reason
 }
@@ -47,6 +47,7 @@ var (
 	DropEgressMiss      = Drop{TableEgressPolicy, 0, "switch", "no decision"}
 	DropCommitMiss      = Drop{TableCommit, 0, "switch", "no decision"}
 	DropNoTunnel        = Drop{TableOutput, 50, "switch", "no tunnel to the receiver's host"}
+	DropTooLarge        = Drop{TableEncapsulate, 100, "host", "too large for the way to the receiver's host (answered)"}
 	DropNoEncapsulation = Drop{TableEncapsulate, 0, "switch", "no tunnel port"}
 )
 
@@ -60,13 +61,16 @@ var Drops = []Drop{
 	DropTTL0, DropTTL1, DropUnknownAddress, DropOutside,
 	DropRemote, DropBroadcast, DropNotHere, DropUnknownMAC, DropForwarderMiss,
 	DropConntrackMiss, DropStateMiss, DropIngressMiss, DropEgressMiss, DropCommitMiss,
-	DropNoTunnel, DropNoEncapsulation,
+	DropNoTunnel, DropTooLarge, DropNoEncapsulation,
 }
 
-// ReasonOf is why a flow drops; false for a flow that does not.
+// ReasonOf is why a flow drops; false for a flow that does not. The packets of some drops
+// are shown to the agent, which tells their sender.
 func ReasonOf(f flow.Flow) (Drop, bool) {
-	if len(f.Actions) != 0 {
-		return Drop{}, false
+	if len(f.Actions) > 0 {
+		if _, shown := f.Actions[0].(flow.Controller); !shown {
+			return Drop{}, false
+		}
 	}
 	for _, d := range Drops {
 		if d.Table == f.Table && d.Priority == f.Priority {

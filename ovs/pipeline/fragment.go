@@ -57,6 +57,27 @@ func (f *fragment) add(t flow.Table, priority uint16, m flow.Match, actions ...f
 
 func (f *fragment) drop(d Drop, m flow.Match) { f.add(d.Table, d.Priority, m) }
 
+// dropAloud drops and shows the headers to the agent, which answers with an ICMP error.
+func (f *fragment) dropAloud(d Drop, m flow.Match, userData string) {
+	f.add(d.Table, d.Priority, m, flow.Controller{MaxLen: headerBytes, UserData: userData})
+}
+
+// What the user data of a packet that goes to the agent begins with.
+const (
+	// TooLarge: the way to the receiver's host is too narrow for the packet; two bytes
+	// follow, the MTU of that way.
+	TooLarge = "mtu"
+	// Expired: the ttl ran out.
+	Expired = "ttl"
+)
+
+// headerBytes of a packet are enough for the agent: Ethernet, the longest IPv4 header and
+// the 8 bytes behind it.
+const (
+	ethernetHeader = 14
+	headerBytes    = ethernetHeader + 60 + 8
+)
+
 func missDrop(d Drop) func(*fragment, object) {
 	return func(f *fragment, _ object) { f.drop(d, flow.NewMatch()) }
 }

@@ -33,25 +33,14 @@ func encapsulateBase(f *fragment, o object) {
 		move(regVTEP, flow.TunDst), flow.Output{Port: o.tunnel})
 }
 
-// TooLarge begins the user data of a packet that goes to the agent because the way to the
-// receiver's host is too narrow for it; two bytes follow, the MTU of that way.
-const TooLarge = "mtu"
-
-// headerBytes of the packet are enough for the agent: Ethernet, the longest IPv4 header
-// and the 8 bytes behind it.
-const (
-	ethernetHeader = 14
-	headerBytes    = ethernetHeader + 60 + 8
-)
-
 // A packet that is too large is never dropped in silence: its sender would send it again
 // for ever.
 func encapsulateHost(f *fragment, o object) {
 	if o.mtu == 0 {
 		return
 	}
-	f.add(TableEncapsulate, 100, flow.NewMatch(flow.Masked(regFlags, 2, 2), toVTEP(o)),
-		flow.Controller{MaxLen: headerBytes, UserData: string(binary.BigEndian.AppendUint16([]byte(TooLarge), uint16(o.mtu)))})
+	f.dropAloud(DropTooLarge, flow.NewMatch(flow.Masked(regFlags, 2, 2), toVTEP(o)),
+		string(binary.BigEndian.AppendUint16([]byte(TooLarge), uint16(o.mtu))))
 }
 
 var tooLargeBit = flow.Bits(regFlags, 1, 1)

@@ -5,7 +5,7 @@ import "nuage/ovs/flow"
 func routeDomain(f *fragment, o object) {
 	routed := flow.NewMatch(isIPv4(), inDomain(o), toGatewayMAC())
 	f.drop(DropTTL0, routed.And(flow.Eq(flow.IPTTL, 0)))
-	f.drop(DropTTL1, routed.And(flow.Eq(flow.IPTTL, 1)))
+	f.dropAloud(DropTTL1, routed.And(flow.Eq(flow.IPTTL, 1)), Expired)
 	f.drop(DropOutside, flow.NewMatch(inDomain(o), toGatewayMAC()))
 }
 

@@ -117,7 +117,7 @@ func TestDropsAreDistinctAndCountedByTheirObject(t *testing.T) {
 	w.vport("far", "app1/web", "10.0.1.98", 0).Host = "nowhere"
 	c.SetPorts(w.ports, tunnelPort)
 	c.Update(w.state, allKeys(w.state))
-	owners := map[string]tenant.Kind{"switch": kindSwitch, "domain": tenant.KindDomain, "subnet": tenant.KindSubnet, "vport": tenant.KindVport}
+	owners := map[string]tenant.Kind{"switch": kindSwitch, "host": tenant.KindHost, "domain": tenant.KindDomain, "subnet": tenant.KindSubnet, "vport": tenant.KindVport}
 	seen := map[Drop]bool{DropNoEncapsulation: true} // its flow is another's with a tunnel
 	for _, f := range c.Flows() {
 		d, ok := ReasonOf(f)

@@ -114,7 +114,7 @@ func (l *lab) trace(host, packet string) (traced, error) {
 	switch {
 	case did == nil || missed.MatchString(text):
 		return r, fmt.Errorf("no flow for a packet:\n%s", text)
-	case did[1] == "drop":
+	case did[1] == "drop", strings.HasPrefix(did[1], "userspace(") && strings.Contains(did[1], "controller(reason=1,dont_send=1"):
 		r.outcome = tenant.Outcome{Decision: tenant.Dropped, Reason: reasonOf(text)}
 		return r, nil
 	case back.MatchString(text):
