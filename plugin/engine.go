@@ -113,7 +113,7 @@ func (e *engine) listen(ctx context.Context, api *client.Client, happened chan<-
 	about := filters.NewArgs(
 		filters.Arg("type", string(events.NetworkEventType)),
 		filters.Arg("type", string(events.ContainerEventType)),
-		filters.Arg("event", "connect"), filters.Arg("event", "disconnect"),
+		filters.Arg("event", "connect"), filters.Arg("event", "disconnect"), filters.Arg("event", "start"),
 		filters.Arg("event", "destroy"), filters.Arg("event", "rename"))
 	for ctx.Err() == nil {
 		stream, errs := api.Events(ctx, events.ListOptions{Filters: about})
