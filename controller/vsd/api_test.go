@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,22 +27,17 @@ type bench struct {
 	store *store.Store
 	stop  func()
 	url   string
+	etcd  string // its endpoint
 }
 
-func newBench(t testing.TB) *bench {
+// run is a running store, and what stops it.
+func run(t testing.TB, c store.Config) (*store.Store, func()) {
 	t.Helper()
-	log, hook := test.NewNullLogger()
-	log.SetLevel(logrus.DebugLevel)
-	st := store.New(store.Config{Dir: t.TempDir(), Host: "h1", Log: log})
+	st := store.New(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- st.Run(ctx) }()
-	stopped := false
-	stop := func() {
-		if stopped {
-			return
-		}
-		stopped = true
+	stop := sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-done:
@@ -50,13 +47,25 @@ func newBench(t testing.TB) *bench {
 		case <-time.After(20 * time.Second):
 			t.Error("the store does not stop")
 		}
-	}
+	})
 	t.Cleanup(stop)
 	for deadline := time.Now().Add(20 * time.Second); st.Ready() != nil; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("store not ready: %v", st.Ready())
 		}
 	}
+	return st, stop
+}
+
+func newBench(t testing.TB) *bench { return listening(t, "") }
+
+// listening is newBench with a store that serves other hosts.
+func listening(t testing.TB, addr string) *bench {
+	t.Helper()
+	log, hook := test.NewNullLogger()
+	log.SetLevel(logrus.DebugLevel)
+	dir := filepath.Join(t.TempDir(), "etcd")
+	st, stop := run(t, store.Config{Dir: dir, Host: "h1", Listen: addr, Log: log})
 	srv := httptest.NewServer(New(Config{Store: st, Status: func() Status { return Status{Host: "h1"} }, Version: "1.2.3", Log: log}))
 	t.Cleanup(srv.Close)
 	t.Cleanup(func() {
@@ -66,7 +75,7 @@ func newBench(t testing.TB) *bench {
 			}
 		}
 	})
-	return &bench{t, st, stop, srv.URL}
+	return &bench{t, st, stop, srv.URL, "unix://" + filepath.Join(dir, "etcd.sock")}
 }
 
 // call makes a request and returns the status, the headers and the body. Headers are

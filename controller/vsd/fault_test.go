@@ -35,7 +35,7 @@ func (b *bench) over(s Store) *bench {
 	log, _ := test.NewNullLogger()
 	srv := httptest.NewServer(New(Config{Store: s, Status: func() Status { return Status{} }, Log: log}))
 	b.t.Cleanup(srv.Close)
-	return &bench{b.t, b.store, b.stop, srv.URL}
+	return &bench{b.t, b.store, b.stop, srv.URL, b.etcd}
 }
 
 // TestApplyBreaks checks that a write failing midway is reported with what is done, and

@@ -86,6 +86,43 @@ func (a *api) export(r *http.Request) ([]byte, error) {
 	return tenant.FormatDocuments(docs)
 }
 
+func (a *api) serveEvict(w http.ResponseWriter, r *http.Request) {
+	if err := a.evict(r); err != nil {
+		writeError(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (a *api) evict(r *http.Request) error {
+	name := r.PathValue("name")
+	force, err := flag(r, "force")
+	if err != nil {
+		return err
+	}
+	s, err := a.read(r.Context())
+	if err != nil {
+		return err
+	}
+	if _, known := hostNames(s)[name]; !known {
+		return tenant.Errorf(tenant.ErrNotFound, "host %s not found", name)
+	}
+	return a.Store.EvictHost(r.Context(), name, force)
+}
+
+// flag is a query's only parameter, which is true or false; false if it is not given.
+func flag(r *http.Request, name string) (bool, error) {
+	q, err := parameters(r, name)
+	if err != nil || q[name] == "" {
+		return false, err
+	}
+	is, err := strconv.ParseBool(q[name])
+	if err != nil {
+		return false, tenant.Errorf(tenant.ErrInvalid, "query: %s=%q is neither true nor false", name, q[name])
+	}
+	return is, nil
+}
+
 // Applied is the answer to an apply. After an error in the midst of it, Changes[:Done]
 // are in force; applying the same again does the rest.
 type Applied struct {
@@ -117,14 +154,8 @@ func (a *api) serveApply(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) apply(r *http.Request) (done Applied, err error) {
-	q, err := parameters(r, "dryRun")
-	if err != nil {
+	if done.DryRun, err = flag(r, "dryRun"); err != nil {
 		return done, err
-	}
-	if text := q["dryRun"]; text != "" {
-		if done.DryRun, err = strconv.ParseBool(text); err != nil {
-			return done, tenant.Errorf(tenant.ErrInvalid, "query: dryRun=%q is neither true nor false", text)
-		}
 	}
 	text, err := readAll(r)
 	if err != nil {

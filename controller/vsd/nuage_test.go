@@ -36,6 +36,15 @@ func (b *bench) apply(want int, query, text string) Applied {
 	return a
 }
 
+func (b *bench) revision() int64 {
+	b.t.Helper()
+	revision, err := b.store.Revision(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return revision
+}
+
 func TestApply(t *testing.T) {
 	b := newBench(t)
 	if a := b.apply(200, "?dryRun=true", app1); len(a.Changes) != 10 || a.Done != 0 || !a.DryRun {
@@ -80,7 +89,7 @@ func TestApply(t *testing.T) {
 func TestApplyRefuses(t *testing.T) {
 	b := newBench(t)
 	b.apply(200, "", app1)
-	revision, _ := b.store.Feed().Revision()
+	revision := b.revision()
 	for _, c := range []struct {
 		status      int
 		query, text string
@@ -98,7 +107,7 @@ func TestApplyRefuses(t *testing.T) {
 			t.Errorf("%.60q: %q, want %q", c.text, a.Error, c.want)
 		}
 	}
-	if now, _ := b.store.Feed().Revision(); now != revision {
+	if now := b.revision(); now != revision {
 		t.Errorf("a refused file moved the state from revision %d to %d", revision, now)
 	}
 }
@@ -106,14 +115,16 @@ func TestApplyRefuses(t *testing.T) {
 func TestViews(t *testing.T) {
 	b := newBench(t)
 	b.apply(200, "", app1)
+	s, err := b.store.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	var subnet tenant.Subnet
-	b.store.Feed().View(func(s *tenant.State) {
-		for _, n := range s.Subnets {
-			if n.Name == "PrivateSubnet" {
-				subnet = *n
-			}
+	for _, n := range s.Subnets {
+		if n.Name == "PrivateSubnet" {
+			subnet = *n
 		}
-	})
+	}
 	v := b.attach(subnet.ID, "web-1", "10.85.85.7", "nu1")
 	db := b.attach(subnet.ID, "db-1", "10.85.85.8", "")
 	db.Owner.ContainerName = "database"

@@ -3,6 +3,7 @@ package vsd
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -49,13 +50,13 @@ func (a *api) makeToken(r *http.Request) (made Token, err error) {
 			}
 		}
 	}
-	if a.CreateToken == nil {
-		return made, tenant.Errorf(tenant.ErrConflict, "this host serves no others: set NUAGE_LISTEN=HOST:PORT on the host that keeps the store, and make the token there")
-	}
 	if err := a.ready(); err != nil {
 		return made, err
 	}
 	made.Expires = time.Now().Add(ttl).UTC().Truncate(time.Second)
-	made.Token, err = a.CreateToken(r.Context(), ttl)
+	made.Token, err = a.Store.CreateToken(r.Context(), ttl)
+	if errors.Is(err, tenant.ErrUnavailable) {
+		err = notServing{err} // one that was made all the same and got lost lapses unused
+	}
 	return made, err
 }

@@ -293,7 +293,7 @@ func hostRows(s *tenant.State) (rows []row) {
 		}
 		if told := s.HostStatus[name]; told != nil {
 			v.Version = cmp.Or(told.Version, v.Version)
-			v.Seen, v.Error, v.Programmed = told.Seen, told.Error, told.Programmed
+			v.Seen, v.Error, v.Programmed = told.Seen.Truncate(time.Second), told.Error, told.Programmed
 			for _, id := range told.Domains {
 				p := placeOf(s, id, "", "")
 				v.Domains = append(v.Domains, strings.TrimPrefix(p.Enterprise+"/"+p.Domain, "/"))

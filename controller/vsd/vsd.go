@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +28,7 @@ import (
 const (
 	maxBody       = 8 << 20
 	requestTime   = 10 * time.Second
-	applyTime     = 2 * time.Minute
+	applyTime     = 2 * time.Minute // of what may be many writes
 	bodyTime      = 30 * time.Second
 	answerTime    = 30 * time.Second
 	writeAttempts = 5
@@ -56,14 +57,17 @@ type Store interface {
 	DeleteSubnet(ctx context.Context, id string) error
 	UpdateVport(context.Context, tenant.Vport) (tenant.Vport, error)
 	DeleteVport(ctx context.Context, id string) error
+	// EvictHost frees all that a host has. It is tenant.ErrConflict while the host is
+	// alive, unless force.
+	EvictHost(ctx context.Context, name string, force bool) error
+	// CreateToken makes a token by which one other host joins, for a time. It is
+	// tenant.ErrConflict where no host can, since this one does not serve.
+	CreateToken(ctx context.Context, ttl time.Duration) (string, error)
 }
 
-// Config is what New needs; every field but CreateToken is required.
+// Config is what New needs; every field is required.
 type Config struct {
 	Store Store
-	// CreateToken makes a token by which one other host joins, for a time. It is nil where
-	// no host can: this one does not serve.
-	CreateToken func(ctx context.Context, ttl time.Duration) (string, error)
 	// Status is asked at each request and must not block.
 	Status  func() Status
 	Version string
@@ -80,6 +84,7 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("GET /nuage/v1/export", a.serveExport)
 	mux.HandleFunc("POST /nuage/v1/apply", a.serveApply)
 	mux.HandleFunc("POST /nuage/v1/tokens", a.serveTokens)
+	mux.HandleFunc("DELETE /nuage/v1/hosts/{name}", a.serveEvict)
 	mux.HandleFunc("GET /nuage/v1/{kind}", a.serveView)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, tenant.Errorf(tenant.ErrNotFound, "no resource %s %s", r.Method, r.URL.Path))
@@ -103,7 +108,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		_ = ctl.SetReadDeadline(start.Add(bodyTime))
 		_ = ctl.SetWriteDeadline(start.Add(applyTime + answerTime))
 		limit := requestTime
-		if r.URL.Path == "/nuage/v1/apply" {
+		if r.URL.Path == "/nuage/v1/apply" || r.Method == http.MethodDelete && strings.HasPrefix(r.URL.Path, "/nuage/v1/") {
 			limit = applyTime
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), limit)
