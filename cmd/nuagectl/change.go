@@ -120,35 +120,63 @@ func (c *command) export() *cobra.Command {
 
 func (c *command) delete() *cobra.Command {
 	var in place
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME",
-		Short: "Delete an enterprise, domain, zone, subnet or vport",
-		Long:  `Delete the object of that name or ID. What still contains something is refused.`,
+		Short: "Delete an enterprise, domain, zone, subnet or vport, or evict a host",
+		Long: `Delete the object of that name or ID. What still contains something is refused.
+
+A host is evicted for good: its vports, addresses and networks are freed. That is refused
+while the host is alive, unless --force is given.`,
 		Example: `  nuagectl delete subnet PrivateSubnet --domain App1 --zone DockerZone
-  nuagectl delete enterprise DCEnterprise`,
+  nuagectl delete enterprise DCEnterprise
+  nuagectl delete host node3`,
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: completeKind,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := findKind(args[0])
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if k.keep != "" {
+			case k.keep != "":
 				return usagef("%s are removed by %s, not by nuagectl", k.name, k.keep)
+			case k.name == "hosts":
+				err = c.evict(cmd, args[1], force)
+			case force:
+				return usagef("--force is for hosts only")
+			default:
+				err = c.remove(cmd, k, args[1], in)
 			}
-			id, err := c.resolve(cmd, k, in.query(args[1]), args[1])
-			if err != nil {
-				return err
+			if err == nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %s deleted.\n", k.singular(), escape(args[1]))
 			}
-			if _, err := c.client.do(cmd.Context(), http.MethodDelete, "/nuage/api/v6/"+k.name+"/"+url.PathEscape(id), nil, nil); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %s deleted.\n", k.singular(), escape(args[1]))
-			return nil
+			return err
 		},
 	}
 	in.flags(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "evict a host although it is alive: its containers lose their network")
 	return cmd
+}
+
+func (c *command) remove(cmd *cobra.Command, k kind, name string, in place) error {
+	id, err := c.resolve(cmd, k, in.query(name), name)
+	if err != nil {
+		return err
+	}
+	_, err = c.client.do(cmd.Context(), http.MethodDelete, "/nuage/api/v6/"+k.name+"/"+url.PathEscape(id), nil, nil)
+	return err
+}
+
+func (c *command) evict(cmd *cobra.Command, host string, force bool) error {
+	query := url.Values{}
+	if force {
+		query.Set("force", "true")
+	}
+	_, err := c.client.do(cmd.Context(), http.MethodDelete, "/nuage/v1/hosts/"+url.PathEscape(host), query, nil)
+	if refused := (*refusal)(nil); errors.As(err, &refused) && refused.status == http.StatusConflict && !force {
+		return fmt.Errorf("%w\n--force evicts it all the same: its containers lose their network, and their addresses are free for others", err)
+	}
+	return err
 }
 
 // resolve is the ID of the only object meant.

@@ -56,9 +56,10 @@ var kinds = []kind{
 			[]column{key("ADDRESS", "address"), key("ADDRESSES BY", "mode"), key("VPORTS", "vports")}),
 		wide: []column{key("GATEWAY", "gateway"), key("MTU", "mtu"), key("INTERNAL", "internal"), key("FULL ID", "id")},
 	}, {
-		name: "hosts", aliases: []string{"host"}, keep: "the plugin of the host",
-		columns: []column{key("NAME", "name"), key("VTEP", "vtep"), key("VERSION", "version"), key("VPORTS", "vports"), key("NETWORKS", "networks")},
-		wide:    []column{key("CREATED", "created")},
+		name: "hosts", aliases: []string{"host"},
+		columns: []column{key("NAME", "name"), key("VTEP", "vtep"), key("VERSION", "version"), {"STATE", hostState}, key("VPORTS", "vports")},
+		wide: []column{key("NETWORKS", "networks"), key("MTU", "mtu"), key("PROGRAMMED", "programmed"), key("CREATED", "created"),
+			key("DOMAINS", "domains")},
 	},
 }
 
@@ -66,10 +67,20 @@ func columns(place []column, own ...column) []column { return slices.Concat(plac
 
 // vportState says in the table itself why a vport is not attached.
 func vportState(o object) string {
-	if e := o.text("error"); e != "" {
-		return o.text("state") + ": " + e
+	state := o.text("state")
+	if state == "lost" {
+		return "lost: " + o.text("host") + " is not alive"
 	}
-	return o.text("state")
+	return state + prefixed(": ", o.text("error"))
+}
+
+// hostState says since when a host is not alive.
+func hostState(o object) string {
+	state := o.text("state")
+	if state == "not alive" {
+		return state + prefixed(" since ", o.text("seen"))
+	}
+	return state + prefixed(": ", o.text("error"))
 }
 
 // shortID is as docker network ls shows it.

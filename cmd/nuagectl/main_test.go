@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -31,19 +33,20 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"nuagectl": m
 // A script has the socket in $SOCKET and these commands: "attach NAME SUBNET IP HOST" makes
 // a vport as the driver does; "fail NAME SUBNET REASON HOST" one that could not be attached;
 // "healthy" mends what the status says. At $LATE there is a second plugin that is still
-// starting: "late socket" and "late store" let its parts come after a while.
+// starting, and serves no other hosts: "late socket" and "late store" let its parts come
+// after a while. "host NAME VTEP" lets another host come, whose plugin lives until "bye".
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			p, err := newPlugin()
+			p, err := newPlugin("127.0.0.1:0")
 			if err != nil {
 				return err
 			}
 			env.Defer(p.stop)
 			env.Values["plugin"] = p
 			env.Setenv("SOCKET", p.socket)
-			second, err := newPlugin()
+			second, err := newPlugin("")
 			if err != nil {
 				return err
 			}
@@ -55,7 +58,7 @@ func TestScripts(t *testing.T) {
 			}
 			return p.start()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"attach": attach, "fail": attach, "healthy": healthy, "late": late},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"attach": attach, "fail": attach, "healthy": healthy, "late": late, "host": host, "bye": bye},
 	})
 }
 
@@ -65,10 +68,12 @@ type plugin struct {
 	store  *store.Store
 	status atomic.Pointer[vsd.Status]
 	server *http.Server
+	etcd   string // the store's endpoint
 	end    []func()
+	bye    func()
 }
 
-func newPlugin() (*plugin, error) {
+func newPlugin(serveAt string) (*plugin, error) {
 	dir, err := os.MkdirTemp("", "nuagectl") // a socket's path is short
 	if err != nil {
 		return nil, err
@@ -77,18 +82,10 @@ func newPlugin() (*plugin, error) {
 	p := &plugin{socket: filepath.Join(dir, "api.sock")}
 	p.end = append(p.end, func() { os.RemoveAll(dir) })
 	p.status.Store(&sample)
-	p.store = store.New(store.Config{Dir: filepath.Join(dir, "store"), Host: "h1", Log: log})
-	p.server = &http.Server{Handler: vsd.New(vsd.Config{Store: p.store, Status: func() vsd.Status { return *p.status.Load() }, Version: "1.2.3", Log: log,
-		CreateToken: p.token})}
+	p.etcd = "unix://" + filepath.Join(dir, "store", "etcd.sock")
+	p.store = store.New(store.Config{Dir: filepath.Join(dir, "store"), Host: "h1", Listen: serveAt, Log: log})
+	p.server = &http.Server{Handler: vsd.New(vsd.Config{Store: p.store, Status: func() vsd.Status { return *p.status.Load() }, Version: "1.2.3", Log: log})}
 	return p, nil
-}
-
-// token stands for the serving part of a store, that this one has not.
-func (p *plugin) token(_ context.Context, ttl time.Duration) (string, error) {
-	if p.status.Load().Store.Serving == "" {
-		return "", tenant.Errorf(tenant.ErrConflict, "this host serves no others")
-	}
-	return "nuage-token-" + ttl.String(), nil
 }
 
 func (p *plugin) listen() error {
@@ -100,16 +97,21 @@ func (p *plugin) listen() error {
 	return err
 }
 
-// start runs the store and waits until it serves.
 func (p *plugin) start() error {
+	stop, err := runStore(p.store)
+	p.end = append(p.end, stop)
+	return err
+}
+
+// runStore runs a store and waits until it serves.
+func runStore(s *store.Store) (stop func(), err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- p.store.Run(ctx) }()
-	p.end = append(p.end, func() { cancel(); <-done })
-	for deadline := time.Now().Add(20 * time.Second); p.store.Ready() != nil && time.Now().Before(deadline); {
+	go func() { done <- s.Run(ctx) }()
+	for deadline := time.Now().Add(20 * time.Second); s.Ready() != nil && time.Now().Before(deadline); {
 		time.Sleep(2 * time.Millisecond)
 	}
-	return p.store.Ready()
+	return sync.OnceFunc(func() { cancel(); <-done }), s.Ready()
 }
 
 func (p *plugin) stop() {
@@ -173,14 +175,13 @@ func attach(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	s := ts.Value("plugin").(*plugin).store
 	v := tenant.Vport{Meta: tenant.Meta{ID: uuid.NewString()}, Name: args[0], Type: tenant.VportContainer, Host: args[3]}
-	s.Feed().View(func(st *tenant.State) {
-		for id, n := range st.Subnets {
-			if n.Name == args[1] {
-				v.SubnetID = id
-			}
+	st, err := s.Read(context.Background())
+	ts.Check(err)
+	for id, n := range st.Subnets {
+		if n.Name == args[1] {
+			v.SubnetID = id
 		}
-	})
-	var err error
+	}
 	if v.IPv4, err = netip.ParseAddr(args[2]); err == nil {
 		v.MAC, v.Interface = tenant.MAC{2, 0, 0, 0, 0, 1}, "nu1"
 	} else {
@@ -188,6 +189,31 @@ func attach(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	_, err = s.BindVport(context.Background(), v)
 	ts.Check(err)
+}
+
+func host(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: host NAME VTEP")
+	}
+	p := ts.Value("plugin").(*plugin)
+	log, _ := test.NewNullLogger()
+	s := store.New(store.Config{Endpoints: []string{p.etcd}, Host: args[0], Log: log})
+	stop, err := runStore(s)
+	ts.Defer(stop)
+	ts.Check(err)
+	p.bye = stop
+	ctx, h := context.Background(), tenant.Host{Meta: tenant.Meta{ID: args[0]}, Name: args[0], VTEP: netip.MustParseAddr(args[1]), Version: "1.2.2", MTU: 9000}
+	ts.Check(s.PutHost(ctx, h))
+	all, err := s.Read(ctx)
+	ts.Check(err)
+	ts.Check(s.Heartbeat(ctx, tenant.HostStatus{Version: "1.2.3", Programmed: 7, Domains: slices.Collect(maps.Keys(all.Domains))}))
+}
+
+func bye(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: bye")
+	}
+	ts.Value("plugin").(*plugin).bye()
 }
 
 func TestServerFlag(t *testing.T) {
