@@ -281,13 +281,16 @@ func TestRepeats(t *testing.T) {
 // TestWaitEnds checks that a wait ends when it is over, and when the user ends it.
 func TestWaitEnds(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "none")
-	for wait, end := range map[string]time.Duration{"150ms": time.Hour, "1h": 150 * time.Millisecond} {
-		ctx, cancel := context.WithTimeout(t.Context(), end)
+	for wait, c := range map[string]struct {
+		end  time.Duration
+		want string
+	}{"150ms": {time.Hour, "nuage is not running on this host"}, "1h": {150 * time.Millisecond, "nuagectl: "}} {
+		ctx, cancel := context.WithTimeout(t.Context(), c.end)
 		defer cancel()
 		var out, errOut strings.Builder
 		start := time.Now()
 		exit := run(ctx, []string{"--socket", socket, "get", "zones", "--wait", wait}, nil, &out, &errOut)
-		if took := time.Since(start); exit != exitFailed || took < 150*time.Millisecond || took > 5*time.Second || !strings.Contains(errOut.String(), "nuage is not running on this host") {
+		if took := time.Since(start); exit != exitFailed || took < 100*time.Millisecond || took > 5*time.Second || !strings.Contains(errOut.String(), c.want) {
 			t.Errorf("--wait %s: exit %d after %s: %s", wait, exit, took, errOut.String())
 		}
 	}
