@@ -79,7 +79,7 @@ func (d *Driver) createEndpoint(ctx context.Context, req *CreateEndpointRequest)
 		}
 	}
 	if err := d.attach(ctx, e, n); err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		undo, cancel := undoing(ctx)
 		defer cancel()
 		if left := d.removeEndpoint(undo, e); left != nil {
 			d.Log.WithError(left).WithField("endpoint", short(req.EndpointID)).Warn("what was begun for a refused endpoint is removed later")

@@ -154,7 +154,20 @@ func begin(ctx context.Context, reserve time.Duration) (context.Context, context
 		deadline = time.Now().Add(verbTime)
 	}
 	reserve = max(0, min(reserve, time.Until(deadline)/4)) // of a short time too, something is for doing
-	return context.WithDeadline(context.WithoutCancel(ctx), deadline.Add(-reserve))
+	ctx = context.WithValue(context.WithoutCancel(ctx), deadlineKey{}, deadline)
+	return context.WithDeadline(ctx, deadline.Add(-reserve))
+}
+
+// deadlineKey is where begin notes the deadline of the whole verb.
+type deadlineKey struct{}
+
+// undoing is the context of undoing what a verb has begun: what it has reserved for that.
+func undoing(ctx context.Context) (context.Context, context.CancelFunc) {
+	end := time.Now().Add(undoTime)
+	if deadline, ok := ctx.Value(deadlineKey{}).(time.Time); ok && deadline.Before(end) {
+		end = deadline
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), end)
 }
 
 // locks lets one caller at a time pass for each key.

@@ -64,7 +64,7 @@ func (d *Driver) createNetwork(ctx context.Context, id string, a asked) error {
 		}
 	}
 	if err := d.bind(ctx, n); err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+		undo, cancel := undoing(ctx)
 		defer cancel()
 		if left := d.removeNetwork(undo, n); left != nil {
 			d.Log.WithError(left).WithField("network", short(id)).Warn("what was begun for a refused network is removed later")

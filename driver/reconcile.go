@@ -74,7 +74,16 @@ func (d *Driver) survey(ctx context.Context) error {
 	domains := map[string]bool{}
 	st.Children(tenant.Key{Kind: tenant.KindHost, ID: d.Host}, tenant.KindVport, func(id string) { domains[st.Vports[id].DomainID] = true })
 	for id := range domains {
-		if err := d.Store.Follow(ctx, id); err != nil && !errors.Is(err, tenant.ErrNotFound) {
+		err := d.Store.Follow(ctx, id)
+		if errors.Is(err, tenant.ErrNotFound) {
+			continue
+		}
+		var shown bool
+		d.Store.Feed().View(func(st *tenant.State) { shown = st.Domains[id] != nil })
+		if err == nil && !shown {
+			err = tenant.Errorf(tenant.ErrUnavailable, "domain %s is not seen yet", id)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -67,6 +67,9 @@ func (a adapter) Ports() map[string]map[string]string {
 }
 func (a adapter) Offload() bool { return a.Status().Datapath == ovs.System }
 
+// reservation is long enough for every bind, and short enough to be waited for.
+const reservation = 5 * time.Second
+
 var enterprises atomic.Int32
 
 // newRig is a host of an enterprise of its own.
@@ -147,7 +150,7 @@ func (r *rig) openJournal() {
 	if r.journal, err = journal.Open(r.dir + "/journal"); err != nil {
 		r.t.Fatal(err)
 	}
-	r.ipam = ipam.New(ipam.Config{Store: r.store, Records: r.journal, Host: r.host, Enterprise: r.enterprise, Autocreate: true, Global: r.global, Log: quiet()})
+	r.ipam = ipam.New(ipam.Config{Store: r.store, Records: r.journal, Host: r.host, Enterprise: r.enterprise, Autocreate: true, Global: r.global, Reservation: reservation, Log: quiet()})
 }
 
 // restart is the plugin's process ending and beginning again.

@@ -27,11 +27,20 @@ import (
 // (a network namespace with an Open vSwitch), of which a test has as many as it needs to
 // itself. Tests do not meet: each has its own enterprise and its own host names.
 var shared struct {
-	etcd     sync.Once
-	socket   string // of the etcd
+	etcd   sync.Once
+	socket string // of the etcd
+
+	mu       sync.Mutex
 	machines []*machine
-	tests    int
+	made     int
 	ends     []func()
+}
+
+// atEnd calls f when all tests are done.
+func atEnd(f func()) {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	shared.ends = append(shared.ends, f)
 }
 
 func TestMain(m *testing.M) {
@@ -56,7 +65,7 @@ func etcd(t testing.TB) string {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		go func() { defer close(done); s.Run(ctx) }()
-		shared.ends = append(shared.ends, func() { cancel(); <-done; os.RemoveAll(dir) })
+		atEnd(func() { cancel(); <-done; os.RemoveAll(dir) })
 		for end := time.Now().Add(20 * time.Second); s.Ready() != nil; time.Sleep(2 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("etcd does not start: %v", s.Ready())
@@ -95,33 +104,39 @@ func (l *lender) end() {
 func borrow(t testing.TB) *machine {
 	t.Helper()
 	var m *machine
+	shared.mu.Lock()
 	if n := len(shared.machines); n > 0 {
 		m = shared.machines[n-1]
 		shared.machines = shared.machines[:n-1]
-		m.tb.TB = t
-	} else {
-		m = newMachine(t)
 	}
+	shared.made++
+	made := shared.made
+	shared.mu.Unlock()
+	if m == nil {
+		m = newMachine(t, made)
+	}
+	m.tb.TB = t
 	t.Cleanup(func() {
 		if t.Failed() {
 			m.end()
 			return
 		}
 		m.clear()
+		shared.mu.Lock()
+		defer shared.mu.Unlock()
 		shared.machines = append(shared.machines, m)
 	})
 	return m
 }
 
-func newMachine(t testing.TB) *machine {
+func newMachine(t testing.TB, n int) *machine {
 	t.Helper()
-	shared.tests++
-	m := &machine{ns: fmt.Sprintf("nuage-driver-%d-%d", os.Getpid(), shared.tests), tb: &lender{TB: t}}
+	m := &machine{ns: fmt.Sprintf("nuage-driver-%d-%d", os.Getpid(), n), tb: &lender{TB: t}}
 	run(t, "ip", "netns", "add", m.ns)
 	m.tb.Cleanup(func() { exec.Command("ip", "netns", "del", m.ns).Run() })
 	m.ovs = ovstest.Start(m.tb, ovstest.Netdev(), ovstest.InNetNS("/run/netns/"+m.ns))
 	m.end = sync.OnceFunc(m.tb.end)
-	shared.ends = append(shared.ends, m.end)
+	atEnd(m.end)
 	return m
 }
 

@@ -158,6 +158,7 @@ func TestStoreAway(t *testing.T) {
 }
 
 func TestSwitchAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.ok(r.CreateNetwork(bg, netRequest(1, "172.18.0.0/16", "172.18.0.1/16", app1)))
 	for n, a := range []string{"172.18.0.2/16", "172.18.0.3/16"} {
