@@ -118,7 +118,7 @@ func (s *Store) listen(ctx context.Context, conn *connection) error {
 	}
 	log := &refusals{log: s.log, lines: map[string]int{}}
 	g := newGate(conn.etcd, s.config.Autocreate, s.now, log)
-	server := newGRPC(conn.etcd, g)
+	server := newGRPC(conn.etcd, g, a.life)
 	d := &door{
 		authority: a, gate: g, refusals: log, log: s.log,
 		joining:    &admission{authority: a, client: conn.client, gate: g, host: s.config.Host, now: s.now},
@@ -144,14 +144,18 @@ func newGate(etcd *etcdserver.EtcdServer, autocreate bool, now func() time.Time,
 		leases: &leaseBook{server: v3rpc.NewQuotaLeaseServer(etcd), owners: map[int64]string{}}}
 }
 
-func newGRPC(etcd *etcdserver.EtcdServer, g *gate) *grpc.Server {
+func newGRPC(etcd *etcdserver.EtcdServer, g *gate, life time.Duration) *grpc.Server {
 	server := grpc.NewServer(
 		grpc.Creds(handshaken{}),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: requestTimeout / 2, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 2 * requestTimeout, Timeout: requestTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time: 2 * requestTimeout, Timeout: requestTimeout,
+			// A connection ends before its certificate does, so that the next one has the renewed one.
+			MaxConnectionAge: life / 4, MaxConnectionAgeGrace: min(life/20, requestTimeout),
+		}),
 	)
 	pb.RegisterKVServer(server, g.kv)
 	pb.RegisterLeaseServer(server, g.leases.server)

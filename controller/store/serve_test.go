@@ -3,8 +3,12 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,6 +36,51 @@ func serving(t testing.TB, c Config) (s *Store, stop func()) {
 	s, stop = start(t, c)
 	waitServing(t, s)
 	return s, stop
+}
+
+// runServing is serving for a store that refuses what it should, and logs it.
+func runServing(t testing.TB, c Config) (*Store, *logged) {
+	t.Helper()
+	c.Dir, c.Listen, c.Host = filepath.Join(t.TempDir(), "etcd"), "127.0.0.1:0", "serving"
+	log := &logged{}
+	c.Log = log.logger()
+	s := New(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { s.Run(ctx); close(done) }()
+	t.Cleanup(func() { cancel(); <-done })
+	waitReady(t, s)
+	waitServing(t, s)
+	return s, log
+}
+
+// logged is what was logged at warn or above.
+type logged struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logged) logger() logrus.FieldLogger {
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	log.AddHook(l)
+	return log
+}
+
+func (l *logged) Levels() []logrus.Level { return logrus.AllLevels[:logrus.WarnLevel+1] }
+
+func (l *logged) Fire(e *logrus.Entry) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, fmt.Sprint(e.Message, " ", e.Data))
+	return nil
+}
+
+// has tells whether a line with the excerpt was logged.
+func (l *logged) has(excerpt string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.lines, func(s string) bool { return strings.Contains(s, excerpt) })
 }
 
 func waitServing(t testing.TB, s *Store) {
