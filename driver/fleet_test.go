@@ -14,6 +14,7 @@ import (
 	ipamapi "github.com/docker/go-plugins-helpers/ipam"
 
 	"nuage/controller/tenant"
+	"nuage/driver/link"
 )
 
 var web = with(app1, "subnet", "Web")
@@ -289,6 +290,9 @@ func TestEvictedHost(t *testing.T) {
 	if _, err := b.start(bg, pool, 2, 3, lost); !errors.Is(err, tenant.ErrConflict) || !strings.Contains(err.Error(), "on host "+a.host) {
 		t.Errorf("an address of another host: %v", err)
 	}
+	if a.portFlows(1) == 0 || a.portFlows(2) == 0 {
+		t.Fatal("the ports have no flows before")
+	}
 	a.ok(b.store.EvictHost(bg, a.host, true))
 	b.up(pool, 2, 3, lost)
 	moved := b.vport(3)
@@ -304,7 +308,7 @@ func TestEvictedHost(t *testing.T) {
 	if !strings.Contains(logged(a), "another vport has got the address") {
 		t.Errorf("the log does not say it: %s", logged(a))
 	}
-	a.eventually("the port is closed", func() bool { return a.flowsOf("ip,nw_src="+lost) == 0 && a.flowsOf(hexOf(lost)) == 0 })
+	a.eventually("one port is open, the other closed", func() bool { return a.portFlows(1) > 0 && a.portFlows(2) == 0 })
 	if l := a.leaseOf(lost); l.VportID != moved.ID || l.Host != b.host {
 		t.Errorf("the lease of the address that moved: %+v", l)
 	}
@@ -387,8 +391,8 @@ func logged(r *rig) string {
 	return all.String()
 }
 
-// hexOf is an address as flows carry it in registers.
-func hexOf(addr string) string {
-	b := netip.MustParseAddr(addr).As4()
-	return fmt.Sprintf("0x%x", b)
+// portFlows counts the flows for packets from an endpoint's port.
+func (r *rig) portFlows(n int) int {
+	host, _ := link.Names(epID(n))
+	return r.flowsOf(fmt.Sprintf("in_port=%d ", r.bridge.Ports()[host].OFPort)) + r.flowsOf(fmt.Sprintf("in_port=%d,", r.bridge.Ports()[host].OFPort))
 }

@@ -102,7 +102,7 @@ func startRig(t testing.TB, enterprise, host string) *rig {
 	r.log = hook
 	r.links = m.openLinks(t)
 	r.bridge = ovs.New(ovs.Config{DB: r.ovs.DB, Bridge: "alubr0", Datapath: ovs.Netdev, Log: log})
-	r.store = store.New(store.Config{Endpoints: []string{"unix://" + r.cable.path}, Host: host, Log: log, Rest: 300 * time.Millisecond})
+	r.store = store.New(store.Config{Endpoints: []string{"unix://" + r.cable.path}, Host: host, Log: log, Rest: 300 * time.Millisecond, Linger: 500 * time.Millisecond})
 	r.agent = agent.New(agent.Config{Host: host, Feed: r.store.Feed(), Switch: r.bridge, Log: log})
 	r.background(r.store.Run)
 	r.background(r.bridge.Run)
@@ -138,6 +138,9 @@ func (r *rig) leave() {
 func (r *rig) newDriver(log logrus.FieldLogger, change func(*Config)) *Driver {
 	c := Config{Host: r.host, Store: r.store, IPAM: r.ipam, Ports: adapter{r.bridge}, Flows: r.agent, Links: r.links,
 		Journal: r.journal, Enterprise: r.enterprise, Autocreate: true, Log: log}
+	if r.global {
+		c.Scope = "global"
+	}
 	if change != nil {
 		change(&c)
 	}
