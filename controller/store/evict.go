@@ -17,7 +17,9 @@ const evictBatch = 20
 // made for these, its status and its record. The addresses of its vports rest. It is
 // tenant.ErrConflict while the host is alive, unless force. What is freed is freed a batch
 // at a time; after an error the rest is done by calling again, and a name that nothing is
-// left of is fine. A host that comes back registers anew.
+// left of is fine. A host that joined by a token must join again, by a new one; any other
+// that comes back registers anew. Hosts that are served by another cannot evict:
+// tenant.ErrDenied.
 func (s *Store) EvictHost(ctx context.Context, name string, force bool) error {
 	if err := (tenant.Host{Meta: tenant.Meta{ID: name}}).Validate(); err != nil {
 		return fmt.Errorf("host: %w", err)
@@ -31,6 +33,9 @@ func (s *Store) EvictHost(ctx context.Context, name string, force bool) error {
 		e := &eviction{store: s, name: name, force: force, st: st}
 		if err := e.check(st); err != nil {
 			return err
+		}
+		if err := s.withdraw(ctx, name); err != nil {
+			return fmt.Errorf("host %s: %w", name, err)
 		}
 		if err := e.run(ctx); err != nil {
 			return fmt.Errorf("host %s: %w", name, err)

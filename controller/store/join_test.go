@@ -203,7 +203,10 @@ func TestJoinAnew(t *testing.T) {
 	case <-time.After(2 * recheck):
 		t.Error("the watch goes on")
 	}
-	if err := s.withdraw(context10(t), "h1"); err != nil {
+	if err := far(t, s, "h2").EvictHost(context10(t), "h1", true); !errors.Is(err, tenant.ErrDenied) || !strings.Contains(err.Error(), "only the host that serves") {
+		t.Errorf("evicting from another host: %v", err)
+	}
+	if err := s.EvictHost(context10(t), "h1", true); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := anew.Get(context10(t), root); err == nil || !strings.Contains(err.Error(), "withdrawn") {

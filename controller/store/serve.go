@@ -355,6 +355,9 @@ func (d *door) Addr() net.Addr { return d.addr }
 
 // refused tells a write that the serving host does not take from an etcd that is away.
 func (s *Store) refused(err error) error {
+	if err == nil {
+		return nil
+	}
 	if st, ok := grpcstatus.FromError(err); ok && st.Code() == codes.PermissionDenied {
 		return tenant.Errorf(tenant.ErrDenied, "store: %s", st.Message())
 	}

@@ -137,6 +137,49 @@ func client(t testing.TB, c Credentials) *clientv3.Client {
 	return cl
 }
 
+// servedBy is set while tests are to run through a serving host's port.
+var servedBy map[string]*served
+
+type served struct {
+	s     *Store
+	hosts map[string]Credentials
+}
+
+// throughPort makes of a store with a directory, in TestThroughPort, one of a host that has
+// joined, and is served from that directory.
+func throughPort(t testing.TB, c Config) Config {
+	if servedBy == nil || c.Listen != "" || len(c.Endpoints) > 0 {
+		return c
+	}
+	by := servedBy[c.Dir]
+	if by == nil {
+		s, _ := serving(t, Config{Dir: c.Dir, Autocreate: true, CADir: t.TempDir(), Reservation: c.Reservation, Rest: c.Rest})
+		by = &served{s, map[string]Credentials{}}
+		servedBy[c.Dir] = by
+	}
+	if _, ok := by.hosts[c.Host]; !ok {
+		by.hosts[c.Host] = join(t, by.s, c.Host)
+	}
+	c.Dir, c.Endpoints, c.TLS = t.TempDir(), by.hosts[c.Host].Endpoints, by.hosts[c.Host].TLS
+	return c
+}
+
+// TestThroughPort runs the tests of what a host does once more, through the port of a
+// serving host. They fail if anything is refused there, since that is logged.
+func TestThroughPort(t *testing.T) {
+	for name, test := range map[string]func(*testing.T){
+		"Line": TestLine, "Leases": TestLeases, "Expiry": TestExpiry, "ReleaseSubnet": TestReleaseSubnet, "Model": TestModel,
+		"NoAddressTwice": TestNoAddressTwice, "Restart": TestRestart, "ConcurrentCreation": TestConcurrentCreation,
+		"Follow": TestFollow, "Linger": TestLinger, "ElsewhereCostsNothing": TestElsewhereCostsNothing, "Heartbeat": TestHeartbeat, "OneNameTwoHosts": TestOneNameTwoHosts,
+	} {
+		t.Run(name, func(t *testing.T) {
+			servedBy = map[string]*served{}
+			defer func() { servedBy = nil }()
+			test(t)
+		})
+	}
+}
+
 // TestServe drives a store of a host that has joined.
 func TestServe(t *testing.T) {
 	s, _ := serving(t, Config{Autocreate: true})

@@ -24,6 +24,7 @@ func start(t testing.TB, c Config) (s *Store, stop func()) {
 	if c.Host == "" {
 		c.Host = "h1"
 	}
+	c = throughPort(t, c)
 	s = New(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

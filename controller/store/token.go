@@ -203,8 +203,8 @@ func redeem(ctx context.Context, client *clientv3.Client, now time.Time, secret 
 	return t.Generation, nil
 }
 
-// withdraw makes all certificates of a host void, on the host that serves; elsewhere it is
-// tenant.ErrDenied. The host can join again with a new token.
+// withdraw makes the certificates void that a host has got by a token, if it has. Only the
+// host that serves can: elsewhere it is tenant.ErrDenied.
 func (s *Store) withdraw(ctx context.Context, host string) error {
 	ses, err := s.acquire(ctx)
 	if err != nil {
@@ -215,26 +215,26 @@ func (s *Store) withdraw(ctx context.Context, host string) error {
 	defer cancel()
 	for range maxAttempts {
 		resp, err := ses.client.Get(ctx, generationKey(host))
-		if err != nil {
-			return s.refused(err)
+		if err = s.refused(err); errors.Is(err, tenant.ErrDenied) {
+			return tenant.Errorf(tenant.ErrDenied, "only the host that serves can evict: run `nuagectl delete host` at %s", strings.Join(s.config.Endpoints, ", "))
 		}
-		generation, revision := uint64(0), int64(0)
-		if len(resp.Kvs) > 0 {
-			revision = resp.Kvs[0].ModRevision
-			if err := json.Unmarshal(resp.Kvs[0].Value, &generation); err != nil {
-				return fmt.Errorf("generation of host %s: %w", host, err)
-			}
+		if err != nil || len(resp.Kvs) == 0 {
+			return err
 		}
-		done, err := ses.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(generationKey(host)), "=", revision)).
+		generation := uint64(0)
+		if err := json.Unmarshal(resp.Kvs[0].Value, &generation); err != nil {
+			return fmt.Errorf("generation: %w", err)
+		}
+		done, err := ses.client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(generationKey(host)), "=", resp.Kvs[0].ModRevision)).
 			Then(clientv3.OpPut(generationKey(host), fmt.Sprint(generation+1))).Commit()
 		if err != nil {
-			return s.refused(err)
+			return s.unavailable(err)
 		}
 		if done.Succeeded {
 			return nil
 		}
 	}
-	return tenant.Errorf(tenant.ErrUnavailable, "store: host %s joins again and again", host)
+	return tenant.Errorf(tenant.ErrUnavailable, "it joins again and again")
 }
 
 // authorityDigest is what a token knows the authority by.
