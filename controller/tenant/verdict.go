@@ -139,6 +139,14 @@ func (s *State) verdictIPv4(from *Vport, subnet *Subnet, p Packet) Outcome {
 			return s.arrive(from, v, Outcome{EthSrc: p.EthSrc, TTL: p.TTL})
 		}
 	}
+	// The MAC of whoever had the address before.
+	for _, v := range s.Vports {
+		if v.Host != "" && v.SubnetID == subnet.ID && v.IPv4 == p.Dst {
+			if o := s.arrive(from, v, Outcome{EthSrc: p.EthSrc, TTL: p.TTL}); o.Reason != ReasonNoTunnel {
+				return o
+			}
+		}
+	}
 	return dropped(ReasonUnknownMAC)
 }
 

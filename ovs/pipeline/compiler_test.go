@@ -143,8 +143,8 @@ func TestFlowsPerObject(t *testing.T) {
 }
 
 const (
-	flowsPerLocalVport  = 12
-	flowsPerRemoteVport = 3
+	flowsPerLocalVport  = 13
+	flowsPerRemoteVport = 4
 	flowsPerSubnet      = 5
 	flowsPerDomain      = 8
 	flowsPerHost        = 3

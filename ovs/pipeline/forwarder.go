@@ -11,14 +11,22 @@ func forwardDomain(f *fragment, o object) {
 	f.drop(DropUnknownMAC, flow.NewMatch(inDomain(o)))
 }
 
+// A neighbour may still know an address by the MAC of whoever had it before: a container
+// that was restarted, a vport that has moved. Nobody tells it, so a MAC that the subnet
+// does not have is no obstacle: the address decides.
 func forwardVport(f *fragment, o object) {
-	m := flow.NewMatch(inDomain(o), inSubnet(o), flow.EqMAC(flow.EthDst, mac(o.vport)))
+	here := flow.NewMatch(inDomain(o), inSubnet(o))
+	m := here.And(flow.EqMAC(flow.EthDst, mac(o.vport)))
+	stale := here.And(isIPv4(), fromTunnel(0), v4(flow.IPv4Dst, o.vport.IPv4))
 	next := flow.Goto{Table: TableSourceGroups}
 	switch {
 	case o.port != 0:
-		f.add(TableForwarder, 100, m, set(flow.Eq(regOutput, uint64(o.port))), next)
+		out := set(flow.Eq(regOutput, uint64(o.port)))
+		f.add(TableForwarder, 100, m, out, next)
+		f.add(TableForwarder, 50, stale, set(flow.EqMAC(flow.EthDst, mac(o.vport))), out, next)
 	case o.vtep.IsValid():
 		f.add(TableForwarder, 100, m.And(fromTunnel(0)), set(toVTEP(o)), next)
+		f.add(TableForwarder, 50, stale, set(flow.EqMAC(flow.EthDst, mac(o.vport))), set(toVTEP(o)), next)
 	default:
 		f.drop(DropRemote, m.And(fromTunnel(0)))
 	}
