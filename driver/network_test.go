@@ -2,13 +2,16 @@ package driver
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	ipamapi "github.com/docker/go-plugins-helpers/ipam"
 
 	"nuage/controller/tenant"
+	"nuage/driver/link"
 )
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -143,4 +146,47 @@ func TestDockersSubnetGoesWithTheLastNetwork(t *testing.T) {
 	r.expect("one of two", boundWorld(2, "172.18.0.0/16")...)
 	r.ok(r.DeleteNetwork(bg, &DeleteNetworkRequest{NetworkID: netID(2)}))
 	r.expect("none")
+}
+
+// A container gets what the underlays of all hosts leave when it is attached, unless less
+// is said; more than that is refused.
+func TestMTU(t *testing.T) {
+	r := newRig(t)
+	limit := 0
+	d := r.newDriver(r.Log, func(c *Config) { c.MaxMTU = func() int { return limit } })
+	small := r.newDriver(r.Log, func(c *Config) { c.MaxMTU, c.MTU = func() int { return limit }, 1400 })
+	mtuOf := func(n int) string {
+		t.Helper()
+		host, _ := link.Names(epID(n))
+		f := strings.Fields(r.run("ip", "-n", r.ns, "-o", "link", "show", host))
+		return f[slices.Index(f, "mtu")+1]
+	}
+	r.ok(d.CreateNetwork(bg, netRequest(1, "172.18.0.0/16", "172.18.0.1/16", app1)))
+	r.ok(d.CreateNetwork(bg, netRequest(2, "172.19.0.0/16", "172.19.0.1/16", with(app1, "mtu", "9000"))))
+	limit = 8950
+	err := d.CreateNetwork(bg, netRequest(3, "172.20.0.0/16", "172.20.0.1/16", with(app1, "mtu", "9000")))
+	if !errors.Is(err, tenant.ErrInvalid) || !strings.Contains(err.Error(), "mtu 9000: at most 8950") {
+		t.Errorf("too large: %v", err)
+	}
+	if _, err := d.AllocateNetwork(bg, &AllocateNetworkRequest{Options: map[string]string{"mtu": "9000"}}); !errors.Is(err, tenant.ErrInvalid) {
+		t.Errorf("too large for a swarm: %v", err)
+	}
+	r.ok(d.CreateNetwork(bg, netRequest(4, "172.21.0.0/16", "172.21.0.1/16", with(app1, "mtu", "1300"))))
+	for i, c := range []struct {
+		d       *Driver
+		network int
+		limit   int
+		want    string
+	}{
+		{d, 1, 8950, "8950"}, {d, 1, 1450, "1450"}, {d, 1, 0, "1450"}, {d, 2, 8950, "8950"}, {d, 2, 0, "9000"},
+		{d, 4, 8950, "1300"}, {d, 4, 1250, "1250"}, {small, 1, 8950, "1400"}, {small, 1, 1350, "1350"}, {small, 4, 8950, "1300"},
+	} {
+		limit = c.limit
+		address := fmt.Sprintf("172.%d.0.%d/16", 17+c.network, 2+i)
+		_, err := c.d.CreateEndpoint(bg, epRequest(c.network, i, address))
+		r.ok(err)
+		if got := mtuOf(i); got != c.want {
+			t.Errorf("network %d, limit %d: mtu %s, want %s", c.network, c.limit, got, c.want)
+		}
+	}
 }

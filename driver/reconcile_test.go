@@ -242,3 +242,32 @@ func TestNameFromTheLease(t *testing.T) {
 		t.Errorf("name %s", v.Name)
 	}
 }
+
+// A host that comes back with the journal of an earlier day lets go what was given up since,
+// and takes over what has come since.
+func TestOldJournal(t *testing.T) {
+	r := newRig(t)
+	r.two()
+	r.Driver.Wait()
+	r.journal.Close()
+	old, err := os.ReadFile(r.dir + "/journal/journal.db")
+	r.ok(err)
+	r.openJournal()
+	r.Driver = r.newDriver(r.Driver.Log, nil)
+	r.ok(r.DeleteEndpoint(bg, del(1)))
+	r.Driver.Wait()
+	_, err = r.CreateEndpoint(bg, epRequest(1, 3, "172.18.0.2/16")) // with the address of the first
+	r.ok(err)
+	r.Driver.Wait()
+	r.journal.Close()
+	r.ok(os.WriteFile(r.dir+"/journal/journal.db", old, 0o600))
+	r.openJournal()
+	r.Driver = r.newDriver(r.Driver.Log, nil)
+	if rep := r.reconcile(); len(rep.Removed) != 1 || len(rep.Adopted) != 1 {
+		t.Errorf("%+v", rep)
+	}
+	r.expect("as it was", append(append(boundWorld(1, "172.18.0.0/16"), attachedWorld(3, "172.18.0.2")...), attachedWorld(2, "172.18.0.3")...)...)
+	if rep := r.reconcile(); !rep.empty() {
+		t.Errorf("a further Reconcile: %+v", rep)
+	}
+}
