@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -156,7 +157,15 @@ func send(args []string) error {
 	}
 	put := l.send
 	if *vtep != "" {
-		c, err := net.Dial("udp4", net.JoinHostPort(*vtep, "4789"))
+		// Without an outer checksum, as usual: it would be left to a card that is not there.
+		d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+			var err error
+			if refused := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_NO_CHECK, 1) }); refused != nil {
+				return refused
+			}
+			return err
+		}}
+		c, err := d.Dial("udp4", net.JoinHostPort(*vtep, "4789"))
 		if err != nil {
 			return err
 		}

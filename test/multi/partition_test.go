@@ -1,0 +1,268 @@
+package multi
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"nuage/test/host"
+)
+
+// answered is how long a user's command may take that needs the store while that is away:
+// two verbs at their deadline of ten seconds, and Docker's own work.
+const answered = 25 * time.Second
+
+// refusedWithoutStore fails the test unless a new container is refused in time, for that
+// reason, while Docker goes on answering.
+func refusedWithoutStore(t *testing.T, h *host.Host, network string) {
+	t.Helper()
+	begin := time.Now()
+	refused := make(chan error, 1)
+	go func() {
+		out, err := h.TryDocker("run", "--rm", "--network", network, host.Image, "app", "addr")
+		switch {
+		case err == nil:
+			err = errorf("a container was attached without the store: %s", out)
+		case strings.Contains(out, "store") || strings.Contains(out, "etcd"):
+			err = nil
+		default:
+			err = errorf("the refusal does not name what is missing: %s", out)
+		}
+		refused <- err
+	}()
+	ps := time.Now()
+	h.Docker("ps")
+	if took := time.Since(ps); took > 3*time.Second {
+		t.Errorf("docker ps took %s meanwhile", took)
+	}
+	if err := <-refused; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > answered {
+		t.Errorf("the refusal took %s", took)
+	} else {
+		t.Logf("refused after %s", took.Round(100*time.Millisecond))
+	}
+}
+
+// attaches waits until new containers of the network come up and reach the address.
+func attaches(h *host.Host, network, address string, limit time.Duration) {
+	h.Eventually(limit, "a new container reaches "+address, func() error {
+		if out, err := h.TryDocker("run", "--rm", "--network", network, host.Image, "app", "ping", "-c", "2", address); err != nil {
+			return errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// A joined host falls off the underlay: what runs goes on, on both sides; what is new is
+// refused there until it is back, and then the host knows what has changed.
+func TestHostIsCutOff(t *testing.T) {
+	f := host.SharedFleet(t)
+	one, two, three := f.Host(1), f.Host(2), f.Host(3)
+	s := newSpread(f, "App1", []string{"front=10.120.1.0/24"})
+	local := three.Container("local", "--network", s.network[3])
+	moving := one.Container("moving", "--network", s.network[1], "--ip", "10.120.1.77")
+	s.reach(1, 2, 3)
+	three.Reaches(local, "10.120.1.77", 64)
+
+	between, here := one.Ping(s.containers[1], s.ip[2]), three.Ping(local, s.ip[3])
+	cut := time.Now()
+	three.Link("cut")
+	defer three.Link("heal")
+	refusedWithoutStore(t, three, s.network[3])
+	one.Eventually(30*time.Second, "host 3 counts as dead", func() error {
+		if state := hostState(f, 1, 3); state != "not alive" {
+			return errorf("%s", state)
+		}
+		return nil
+	})
+	t.Logf("dead for the others %s after the cut", time.Since(cut).Round(100*time.Millisecond))
+	one.Docker("rm", "-f", moving)
+	moved := two.Container("moved", "--network", s.network[2], "--ip", "10.120.1.77")
+	one.Reaches(s.containers[1], "10.120.1.77", 64)
+	three.ReachesNot(local, "10.120.1.77")
+	attaches(two, s.network[2], s.ip[1], 10*time.Second)
+
+	three.Link("heal")
+	heal := time.Now()
+	attaches(three, s.network[3], "10.120.1.77", 30*time.Second)
+	t.Logf("attaches again %s after the heal", time.Since(heal).Round(100*time.Millisecond))
+	three.Serves(local, three.IP(local), moved, "10.120.1.77")
+	s.reach(1, 2, 3)
+	between.NoLoss("the cut of another host")
+	here.NoLoss("the cut of its host")
+	one.Eventually(20*time.Second, "host 3 is alive", func() error {
+		if state := hostState(f, 1, 3); state != "alive" {
+			return errorf("%s", state)
+		}
+		return nil
+	})
+}
+
+// The host with the store loses its power: the others' containers go on without it, and
+// what they do meanwhile is settled when it is back.
+func TestServingHostDies(t *testing.T) {
+	f := host.SharedFleet(t)
+	one, two, three := f.Host(1), f.Host(2), f.Host(3)
+	s := newSpread(f, "App1", []string{"front=10.121.1.0/24"})
+	fixed := one.Container("fixed", "--restart", "always", "--network", s.network[1], "--ip", "10.121.1.11")
+	gone := two.Container("gone", "--network", s.network[2])
+	two.Reaches(s.containers[2], "10.121.1.11", 64)
+
+	p := two.Ping(s.containers[2], s.ip[3])
+	one.Power("off")
+	refusedWithoutStore(t, two, s.network[2])
+	begin := time.Now()
+	two.Docker("rm", "-f", gone)
+	if took := time.Since(begin); took > answered {
+		t.Errorf("docker rm without the store took %s", took)
+	}
+	one.Power("on")
+	back := time.Now()
+	attaches(two, s.network[2], s.ip[3], 60*time.Second)
+	t.Logf("attaches again %s after the host with the store is back", time.Since(back).Round(100*time.Millisecond))
+	p.NoLoss("the death of the host with the store")
+	two.Eventually(30*time.Second, "the container of the host that was dead is reached", func() error {
+		if out, err := two.TryDocker("exec", s.containers[2], "app", "ping", "-c", "1", "10.121.1.11"); err != nil {
+			return errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+	if ip := one.IP(fixed); ip != "10.121.1.11" {
+		t.Errorf("the container is back with address %s", ip)
+	}
+	three.Reaches(s.containers[3], "10.121.1.11", 64)
+	two.Eventually(20*time.Second, "the vport of what was removed meanwhile goes", func() error {
+		if left := in(two.Get("vports", "--enterprise", s.d.Enterprise), "name", gone); len(left) > 0 {
+			return errorf("%v", left)
+		}
+		return nil
+	})
+}
+
+// A host dies. It cannot be evicted before; evicted, its address goes to another host and
+// is reached there at once, and the dead one, back with all it remembers, takes nothing of
+// that. Only a good new token lets it in again.
+func TestEvictedHostComesBack(t *testing.T) {
+	f := host.SharedFleet(t)
+	one, two, three := f.Host(1), f.Host(2), f.Host(3)
+	s := newSpread(f, "App1", []string{"front=10.122.1.0/24"})
+	old := three.Container("old", "--restart", "always", "--network", s.network[3], "--ip", "10.122.1.77")
+	one.Reaches(s.containers[1], "10.122.1.77", 64) // who is told of it before must forget
+	name := three.HostName()
+	one.Refused([]string{name, "alive"}, "nuagectl", "delete", "host", name)
+
+	three.Power("off")
+	one.Eventually(40*time.Second, "the eviction", func() error {
+		out, err := one.Try("nuagectl", "delete", "host", name)
+		if err != nil {
+			return errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+	if state := hostState(f, 2, 3); state != "gone" {
+		t.Errorf("the evicted host is %s", state)
+	}
+	if left := in(one.Get("vports"), "host", name); len(left) > 0 {
+		t.Errorf("vports of the evicted host: %v", left)
+	}
+	moved := two.Container("moved", "--network", s.network[2], "--ip", "10.122.1.77")
+	out, err := one.TryDocker("exec", s.containers[1], "app", "ping", "-c", "1", "-W", "500ms", "10.122.1.77")
+	if err != nil {
+		t.Errorf("the first ping to an address that has moved: %v\n%s", err, out)
+	}
+	one.Serves(s.containers[1], s.ip[1], moved, "10.122.1.77")
+	p := one.Ping(s.containers[1], "10.122.1.77")
+
+	three.Power("on")
+	used := strings.TrimPrefix(three.Docker("plugin", "inspect", "-f", `{{range .Settings.Env}}{{println .}}{{end}}`, host.PluginName), "")
+	for line := range strings.SplitSeq(used, "\n") {
+		if v, ok := strings.CutPrefix(line, "NUAGE_JOIN="); ok {
+			used = v
+		}
+	}
+	short := one.Nuagectl("token", "create", "--ttl", "1s")
+	fresh := one.Nuagectl("token", "create")
+	for what, c := range map[string]struct{ token, text string }{
+		"used":    {used, "used"},
+		"expired": {short, "expired"},
+		"forged":  {forge(fresh), "token"},
+	} {
+		three.Configure("NUAGE_JOIN=" + c.token)
+		three.Eventually(20*time.Second, "the refusal of a token that is "+what, func() error {
+			st, err := three.Status()
+			if err != nil {
+				return err
+			}
+			if said := strings.Join(st.Problems, "\n") + st.Store.Error; !strings.Contains(said, c.text) {
+				return errorf("status: %q", said)
+			}
+			return nil
+		})
+		if st, err := three.Status(); err != nil || st.Store.Ready {
+			t.Errorf("a %s token lets the host in: %v %+v", what, err, st.Store)
+		}
+	}
+	p.NoLoss("the return of the evicted host")
+
+	three.Configure("NUAGE_JOIN=" + fresh)
+	one.Eventually(30*time.Second, "the host is back", func() error {
+		if state := hostState(f, 1, 3); state != "alive" {
+			return errorf("%s", state)
+		}
+		return nil
+	})
+	one.Serves(s.containers[1], s.ip[1], moved, "10.122.1.77")
+	three.TryDocker("rm", "-f", old)
+	attaches(three, s.network[3], "10.122.1.77", 30*time.Second)
+	one.Serves(s.containers[1], s.ip[1], moved, "10.122.1.77")
+}
+
+// forge changes one letter in the middle of a token, where its secret is.
+func forge(token string) string {
+	b := []byte(token)
+	i := len(b) * 2 / 3
+	if b[i] == 'A' {
+		b[i] = 'B'
+	} else {
+		b[i] = 'A'
+	}
+	return string(b)
+}
+
+// A host dies and boots: what had an address of its own has it again, its very first packet
+// to the other hosts is answered.
+func TestHostBoots(t *testing.T) {
+	f := host.SharedFleet(t)
+	one, three := f.Host(1), f.Host(3)
+	s := newSpread(f, "App1", []string{"front=10.123.1.0/24"})
+	fixed := three.Container("fixed", "--restart", "always", "--network", s.network[3], "--ip", "10.123.1.33")
+	one.Reaches(s.containers[1], "10.123.1.33", 64)
+	three.Power("off")
+	three.Power("on")
+	three.Eventually(60*time.Second, "the container runs", func() error {
+		if i := three.Inspect(fixed); i.State.Status != "running" {
+			return errorf("%s", i.State.Status)
+		}
+		return nil
+	})
+	out, err := three.TryDocker("exec", fixed, "app", "ping", "-c", "1", "-W", "500ms", s.ip[1])
+	if err != nil {
+		t.Errorf("the first ping after the boot: %v\n%s", err, out)
+	}
+	if ip := three.IP(fixed); ip != "10.123.1.33" {
+		t.Errorf("the container is back with address %s", ip)
+	}
+	one.Reaches(s.containers[1], "10.123.1.33", 64)
+	three.Eventually(20*time.Second, "the host is alive", func() error {
+		if state := hostState(f, 1, 3); state != "alive" {
+			return errorf("%s", state)
+		}
+		return nil
+	})
+	if vs := in(one.Get("vports", "--enterprise", s.d.Enterprise), "host", three.HostName()); len(vs) != 1 {
+		t.Errorf("vports of the host: %s", fmt.Sprint(vs))
+	}
+}
