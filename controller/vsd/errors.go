@@ -47,6 +47,7 @@ var classes = []class{
 	{tenant.ErrConflict, http.StatusConflict, http.StatusConflict, "Conflict", 0},
 	{tenant.ErrStale, http.StatusConflict, http.StatusConflict, "Object changed meanwhile", 0},
 	{tenant.ErrExhausted, http.StatusConflict, http.StatusConflict, "Nothing left", 2702},
+	{tenant.ErrDenied, http.StatusForbidden, http.StatusConflict, "Not allowed", 0},
 	{tenant.ErrUnavailable, http.StatusServiceUnavailable, http.StatusServiceUnavailable, "Service unavailable", 0},
 	{errMethod, http.StatusMethodNotAllowed, http.StatusMethodNotAllowed, "Method not allowed", 0},
 	{context.DeadlineExceeded, http.StatusServiceUnavailable, http.StatusServiceUnavailable, "Service unavailable", 0},

@@ -7,6 +7,19 @@ import (
 	"time"
 )
 
+// token makes a token, as soon as the store listens.
+func (b *bench) token(body string) (made Token) {
+	b.t.Helper()
+	status, _, text := b.call("POST", "/nuage/v1/tokens", body)
+	for deadline := time.Now().Add(20 * time.Second); status == 503 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		status, _, text = b.call("POST", "/nuage/v1/tokens", body)
+	}
+	if err := json.Unmarshal([]byte(text), &made); err != nil || status != 201 {
+		b.t.Fatalf("token: %d %v %s", status, err, text)
+	}
+	return made
+}
+
 func TestToken(t *testing.T) {
 	if status, h, text := newBench(t).call("POST", "/nuage/v1/tokens", ""); status != 409 || h.Get("Retry-After") != "" || !strings.Contains(text, "NUAGE_LISTEN") {
 		t.Errorf("on a host that does not serve: %d %s", status, text)
@@ -14,14 +27,9 @@ func TestToken(t *testing.T) {
 	b := listening(t, "127.0.0.1:0")
 	seen := map[string]bool{}
 	for body, want := range map[string]time.Duration{"": time.Hour, "{}": time.Hour, `{"ttl":"90m"}`: 90 * time.Minute} {
-		status, _, text := b.call("POST", "/nuage/v1/tokens", body)
-		for deadline := time.Now().Add(20 * time.Second); status == 503 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			status, _, text = b.call("POST", "/nuage/v1/tokens", body) // it does not listen yet
-		}
-		var made Token
-		if err := json.Unmarshal([]byte(text), &made); err != nil || status != 201 || made.Token == "" || seen[made.Token] ||
-			time.Until(made.Expires.Add(-want)).Abs() > 5*time.Second {
-			t.Errorf("%s: %d %v %s", body, status, err, text)
+		made := b.token(body)
+		if made.Token == "" || seen[made.Token] || time.Until(made.Expires.Add(-want)).Abs() > 5*time.Second {
+			t.Errorf("%s: %+v", body, made)
 		}
 		seen[made.Token] = true
 	}
