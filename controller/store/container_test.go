@@ -296,14 +296,19 @@ func TestNumberWraps(t *testing.T) {
 // catchUpNow waits until the feed shows what any store has written so far of what this one
 // follows.
 func (s *Store) catchUpNow(ctx context.Context) error {
+	return s.catchUpWith(ctx, append(s.Following().Domains, commonPart, networksPart)...)
+}
+
+func (s *Store) catchUpWith(ctx context.Context, parts ...string) (err error) {
 	ses, err := s.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer ses.release()
-	err = errors.Join(s.catchUp(ctx, ses, s.common), s.catchUp(ctx, ses, s.networks))
-	for _, id := range s.Following().Domains {
-		err = errors.Join(err, s.catchUp(ctx, ses, s.part(id)))
+	for _, name := range parts {
+		if p := s.part(name); p != nil {
+			err = errors.Join(err, s.catchUp(ctx, ses, p))
+		}
 	}
 	return err
 }

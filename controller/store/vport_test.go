@@ -175,9 +175,15 @@ func TestReleaseSubnet(t *testing.T) {
 	}
 }
 
-// TestModel drives one subnet by random operations against an oracle of maps.
+// TestModel drives one subnet by random operations against an oracle of maps. They come
+// from three hosts, one of which follows the domain hardly ever, and which all see at once
+// what the others have done.
 func TestModel(t *testing.T) {
-	s, _ := start(t, Config{Dir: t.TempDir()})
+	dir := t.TempDir()
+	s, _ := start(t, Config{Dir: dir})
+	far, _ := startFar(t, dir, Config{})
+	away, _ := startFar(t, dir, Config{Host: "h2", Linger: time.Millisecond})
+	stores := []*Store{s, far, away}
 	ctx := context.Background()
 	round := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -191,6 +197,17 @@ func TestModel(t *testing.T) {
 		leases, vports := map[string]holder{}, map[string]tenant.Vport{}
 		macs := []tenant.MAC{{}, {2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 0, 2}}
 		address := rapid.SampledFrom([]string{"10.0.1.2", "10.0.1.3", "10.0.1.4"})
+		on := func() *Store { return stores[rapid.IntRange(0, 2).Draw(rt, "store")] }
+		mustFollow(t, s, sub.DomainID)
+		mustFollow(t, far, sub.DomainID)
+		// see is a store that has seen everything so far.
+		see := func(rt *rapid.T) *Store {
+			st := stores[rapid.IntRange(0, 1).Draw(rt, "seen by")]
+			if err := st.catchUpWith(ctx, sub.DomainID); err != nil {
+				rt.Fatal(err)
+			}
+			return st
+		}
 		someID := func() string {
 			ids := []string{"00000000-0000-4000-8000-000000000000"}
 			for id := range vports {
@@ -205,7 +222,7 @@ func TestModel(t *testing.T) {
 				v.MAC = rapid.SampledFrom(macs[1:]).Draw(rt, "mac")
 				h, held := leases[ip]
 				ok := !held || h.state == tenant.LeaseResting || h.vport == "" && (h.mac.IsZero() || h.mac == v.MAC)
-				_, err := s.BindVport(ctx, v)
+				_, err := on().BindVport(ctx, v)
 				if ok != (err == nil) || err != nil && !errors.Is(err, tenant.ErrConflict) {
 					rt.Fatalf("binding %s to %s held by %+v: %v", ip, v.MAC, h, err)
 				}
@@ -215,14 +232,14 @@ func TestModel(t *testing.T) {
 			},
 			"bind again": func(rt *rapid.T) {
 				if v, ok := vports[someID()]; ok {
-					if _, err := s.BindVport(ctx, v); err != nil {
+					if _, err := on().BindVport(ctx, v); err != nil {
 						rt.Fatal(err)
 					}
 				}
 			},
 			"delete": func(rt *rapid.T) {
 				id := someID()
-				if err := s.DeleteVport(ctx, id); err != nil {
+				if err := on().DeleteVport(ctx, id); err != nil {
 					rt.Fatal(err)
 				}
 				if v, ok := vports[id]; ok {
@@ -234,7 +251,7 @@ func TestModel(t *testing.T) {
 				ip, mac := address.Draw(rt, "ip"), rapid.SampledFrom(macs).Draw(rt, "mac")
 				l := reservation(sub, ip, mac)
 				_, held := leases[ip]
-				_, err := s.PutLease(ctx, l)
+				_, err := on().PutLease(ctx, l)
 				if held != errors.Is(err, tenant.ErrStale) || !held && err != nil {
 					rt.Fatalf("reserving %s (held: %v): %v", ip, held, err)
 				}
@@ -244,9 +261,9 @@ func TestModel(t *testing.T) {
 			},
 			"free": func(rt *rapid.T) {
 				ip := address.Draw(rt, "ip")
-				l := lease(s, sub, ip)
+				l := lease(see(rt), sub, ip)
 				l.SubnetID, l.Address = sub.ID, netip.MustParseAddr(ip)
-				err := s.DeleteLease(ctx, l)
+				err := on().DeleteLease(ctx, l)
 				if bound := leases[ip].vport != ""; bound != errors.Is(err, tenant.ErrConflict) || !bound && err != nil {
 					rt.Fatalf("freeing %s: %v", ip, err)
 				} else if !bound {
@@ -254,7 +271,7 @@ func TestModel(t *testing.T) {
 				}
 			},
 			"": func(rt *rapid.T) {
-				s.Feed().View(func(st *tenant.State) {
+				see(rt).Feed().View(func(st *tenant.State) {
 					got := map[string]holder{}
 					st.Children(tenant.Key{Kind: tenant.KindSubnet, ID: sub.ID}, tenant.KindLease, func(id string) {
 						l := st.Leases[id]
@@ -276,29 +293,29 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// TestNoAddressTwice lets workers on two stores fight for few addresses. The owner of an
+// TestNoAddressTwice lets workers on three stores fight for few addresses. The owner of an
 // address enters it after binding and leaves it before releasing, so that two owners at
 // once are seen.
 func TestNoAddressTwice(t *testing.T) {
 	dir := t.TempDir()
 	s, stop := start(t, Config{Dir: dir, Rest: 20 * time.Millisecond, Reservation: 20 * time.Millisecond})
-	far, stopFar := start(t, Config{Endpoints: []string{"unix://" + dir + "/etcd.sock"}, Rest: 20 * time.Millisecond, Reservation: 20 * time.Millisecond})
+	// One of them leaves the domain whenever it can.
+	far, stopFar := startFar(t, dir, Config{Host: "h2", Rest: 20 * time.Millisecond, Reservation: 20 * time.Millisecond, Linger: time.Millisecond})
+	third, stopThird := startFar(t, dir, Config{Host: "h3", Rest: 20 * time.Millisecond, Reservation: 20 * time.Millisecond})
 	sub := mustPath(t, s, spec("D", "10.0.1.0/28")).Subnet
 	ctx := context10(t)
-	if err := far.catchUpNow(ctx); err != nil {
-		t.Fatal(err)
-	}
 	var owners sync.Map
 	var wg sync.WaitGroup
 	deadline := time.Now().Add(1500 * time.Millisecond)
 	var mu sync.Mutex
 	bindings, refusals := 0, 0
-	for w := range 8 {
-		st := []*Store{s, far}[w%2]
+	for w := range 9 {
+		st := []*Store{s, far, third}[w%3]
 		wg.Go(func() {
 			for time.Now().Before(deadline) {
 				ip := fmt.Sprintf("10.0.1.%d", 2+rand.IntN(4))
 				v := newVport(sub, ip)
+				v.Host = st.config.Host
 				if rand.IntN(2) == 0 {
 					_, err := st.PutLease(ctx, reservation(sub, ip, v.MAC))
 					if err != nil && !errors.Is(err, tenant.ErrStale) && !errors.Is(err, tenant.ErrConflict) {
@@ -336,8 +353,115 @@ func TestNoAddressTwice(t *testing.T) {
 	if bindings < 50 || refusals < 50 {
 		t.Errorf("only %d bindings and %d refusals: the test tests nothing", bindings, refusals)
 	}
+	stopThird()
 	stopFar()
 	stop()
+}
+
+// TestThreeHostsFillASubnet has three hosts lease and bind whatever their feeds show as
+// free, many at once: every address is given once, and all of them are.
+func TestThreeHostsFillASubnet(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := start(t, Config{Dir: dir, Host: "h1"})
+	stores := []*Store{s}
+	for _, host := range []string{"h2", "h3"} {
+		far, _ := startFar(t, dir, Config{Host: host})
+		stores = append(stores, far)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	sub := mustPath(t, s, spec("D", "10.0.1.0/25")).Subnet
+	const free = 125 // but for the network, its broadcast address and the gateway
+	var mu sync.Mutex
+	given, stale := map[netip.Addr]string{}, 0
+	var wg sync.WaitGroup
+	for w := range 9 {
+		st := stores[w%3]
+		mustFollow(t, st, sub.DomainID)
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				a := firstFree(st, sub)
+				if !a.IsValid() {
+					return
+				}
+				v := newVport(sub, a.String())
+				v.Host = st.config.Host
+				l := reservation(sub, a.String(), v.MAC)
+				l.Host = v.Host
+				if _, err := st.PutLease(ctx, l); errors.Is(err, tenant.ErrStale) {
+					mu.Lock()
+					stale++
+					mu.Unlock()
+					continue
+				} else if err != nil {
+					t.Errorf("PutLease: %v", err)
+					return
+				}
+				if _, err := st.BindVport(ctx, v); err != nil {
+					t.Errorf("BindVport: %v", err)
+					return
+				}
+				mu.Lock()
+				if other := given[a]; other != "" {
+					t.Errorf("%s is given twice: to %s and %s", a, other, v.ID)
+				}
+				given[a] = v.ID
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	st := mustRead(t, s)
+	if len(given) != free || len(st.Vports) != free || len(st.Leases) != free || stale == 0 {
+		t.Errorf("%d addresses given to %d vports by %d leases, after %d refusals; want %d", len(given), len(st.Vports), len(st.Leases), stale, free)
+	}
+	for _, l := range st.Leases {
+		if v := st.Vports[l.VportID]; v == nil || v.IPv4 != l.Address || v.Host != l.Host || given[l.Address] != v.ID {
+			t.Errorf("the lease of %s is not its vport's: %+v, %+v", l.Address, l, v)
+		}
+	}
+}
+
+// firstFree is the first address of a subnet that the feed shows no lease of.
+func firstFree(s *Store, sub tenant.Subnet) (free netip.Addr) {
+	s.Feed().View(func(st *tenant.State) {
+		for a := sub.Gateway.Next(); a != tenant.Broadcast(sub.CIDR); a = a.Next() {
+			if st.Leases[tenant.LeaseID(sub.ID, a.String())] == nil {
+				free = a
+				return
+			}
+		}
+	})
+	return free
+}
+
+// TestBindingKeepsName: what Docker called the endpoint when it asked for the address stays
+// with the lease.
+func TestBindingKeepsName(t *testing.T) {
+	s, _ := start(t, Config{Dir: t.TempDir()})
+	ctx := context10(t)
+	sub := mustPath(t, s, spec("D", "10.0.1.0/24")).Subnet
+	v := newVport(sub, "10.0.1.5")
+	l := reservation(sub, "10.0.1.5", v.MAC)
+	l.Name = "web-1"
+	if _, err := s.PutLease(ctx, l); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.BindVport(ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	if got := lease(s, sub, "10.0.1.5"); got.Name != "web-1" || got.VportID != v.ID {
+		t.Errorf("%+v", got)
+	}
+	if err := s.DeleteVport(ctx, v.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.BindVport(ctx, newVport(sub, "10.0.1.5")); err != nil {
+		t.Fatal(err)
+	}
+	if got := lease(s, sub, "10.0.1.5"); got.Name != "" {
+		t.Errorf("another endpoint inherits the name %q", got.Name)
+	}
 }
 
 // TestRestart holds the whole state equal over a restart.

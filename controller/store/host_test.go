@@ -1,0 +1,227 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/sirupsen/logrus/hooks/test"
+
+	"nuage/controller/tenant"
+)
+
+func quietLog() logrus.FieldLogger { log, _ := test.NewNullLogger(); return log }
+
+func record(name, vtep string) tenant.Host {
+	return tenant.Host{Meta: tenant.Meta{ID: name}, Name: name, VTEP: netip.MustParseAddr(vtep), Version: "1", MTU: 1500}
+}
+
+func TestHeartbeat(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := start(t, Config{Dir: dir, Host: "h1"})
+	far, stop := startFar(t, dir, Config{Dir: t.TempDir(), Host: "h2", Alive: 2 * time.Second})
+	ctx := context10(t)
+	if err := far.Heartbeat(ctx, tenant.HostStatus{}); !errors.Is(err, tenant.ErrNotFound) {
+		t.Errorf("a heartbeat of a host that is not registered: %v", err)
+	}
+	if err := far.PutHost(ctx, record("h2", "192.0.2.2")); err != nil {
+		t.Fatal(err)
+	}
+	p := mustPath(t, far, spec("D", "10.0.1.0/24"))
+	mustFollow(t, far, p.Domain.ID)
+	beat := func() tenant.HostStatus {
+		t.Helper()
+		if err := far.Heartbeat(ctx, tenant.HostStatus{Version: "1", Programmed: 7}); err != nil {
+			t.Fatal(err)
+		}
+		return *mustRead(t, s).HostStatus["h2"]
+	}
+	got := beat()
+	if !got.Alive || got.Host != "h2" || got.Version != "1" || got.Programmed != 7 || !slices.Equal(got.Domains, []string{p.Domain.ID}) || time.Since(got.Seen) > 5*time.Second {
+		t.Errorf("%+v", got)
+	}
+	until(t, "the host that is silent is dead", func() bool { return !mustRead(t, s).HostStatus["h2"].Alive })
+	if dead := mustRead(t, s).HostStatus["h2"]; dead.Seen != got.Seen {
+		t.Errorf("dead since %s, last seen %s", dead.Seen, got.Seen)
+	}
+	if got := beat(); !got.Alive {
+		t.Error("a host that was silent does not become alive again")
+	}
+	s.Feed().View(func(st *tenant.State) {
+		if h := st.Hosts["h2"]; h == nil || h.MTU != 1500 || len(st.HostStatus) != 0 {
+			t.Errorf("the feed shows %+v and %d hosts' status", h, len(st.HostStatus))
+		}
+	})
+	stop()
+	if mustRead(t, s).HostStatus["h2"].Alive {
+		t.Error("a host whose plugin has ended in order is alive")
+	}
+}
+
+// TestOneNameTwoHosts: the name of a living host is not taken over, but by the same host's
+// next process.
+func TestOneNameTwoHosts(t *testing.T) {
+	dir, own := t.TempDir(), t.TempDir()
+	s, _ := start(t, Config{Dir: dir, Host: "h1"})
+	first, stop := startFar(t, dir, Config{Dir: own, Host: "h2", Alive: 2 * time.Second})
+	second, _ := startFar(t, dir, Config{Dir: t.TempDir(), Host: "h2", Alive: 2 * time.Second})
+	successor, _ := startFar(t, dir, Config{Dir: own, Host: "h2", Alive: 2 * time.Second})
+	ctx := context10(t)
+	if err := first.PutHost(ctx, record("h2", "192.0.2.2")); err != nil {
+		t.Fatal(err)
+	}
+	for who, err := range map[string]error{
+		"another host":       second.PutHost(ctx, record("h2", "192.0.2.3")),
+		"another host again": second.PutHost(ctx, record("h2", "192.0.2.2")),
+		"another's record":   s.PutHost(ctx, record("h2", "192.0.2.2")),
+	} {
+		const want = "host h2: another host of this name is alive at 192.0.2.2: every host needs a name of its own"
+		if !errors.Is(err, tenant.ErrConflict) || err.Error() != want {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+	if err := successor.PutHost(ctx, record("h2", "192.0.2.4")); err != nil {
+		t.Errorf("the same host after a crash: %v", err)
+	}
+	if err := successor.PutHost(ctx, record("h2", "192.0.2.4")); err != nil {
+		t.Errorf("the same again: %v", err)
+	}
+	stop()
+	if err := successor.Heartbeat(ctx, tenant.HostStatus{}); err != nil {
+		t.Errorf("after the end of its predecessor: %v", err)
+	}
+	until(t, "the name is free", func() bool { return second.PutHost(ctx, record("h2", "192.0.2.3")) == nil })
+	if err := successor.Heartbeat(ctx, tenant.HostStatus{}); !errors.Is(err, tenant.ErrConflict) {
+		t.Errorf("a heartbeat of a host that has lost its name: %v", err)
+	}
+}
+
+func TestEvict(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := start(t, Config{Dir: dir, Host: "h1"})
+	far, _ := startFar(t, dir, Config{Dir: t.TempDir(), Host: "h2", Alive: 2 * time.Second})
+	ctx := context10(t)
+	before := keys(t, s)
+	if err := s.EvictHost(ctx, "nobody", false); err != nil {
+		t.Errorf("a host that is not there: %v", err)
+	}
+	kept, owned := mustPath(t, s, spec("D", "10.0.1.0/24")).Subnet, spec("D", "10.0.2.0/24")
+	owned.DockerOwned = true
+	gone := mustPath(t, s, owned).Subnet
+	if err := far.PutHost(ctx, record("h2", "192.0.2.2")); err != nil {
+		t.Fatal(err)
+	}
+	shared := netip.MustParseAddr("10.0.1.250")
+	for i, sub := range []tenant.Subnet{kept, gone} {
+		if err := far.PutNetwork(ctx, tenant.Network{Meta: tenant.Meta{ID: fmt.Sprint("n", i)}, SubnetID: sub.ID, Auxiliary: []netip.Addr{shared}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.PutNetwork(ctx, tenant.Network{Meta: tenant.Meta{ID: "mine"}, SubnetID: kept.ID, Auxiliary: []netip.Addr{shared}}); err != nil {
+		t.Fatal(err)
+	}
+	mine := newVport(kept, "10.0.1.200")
+	if _, err := s.BindVport(ctx, mine); err != nil {
+		t.Fatal(err)
+	}
+	theirs := func(l tenant.Lease) tenant.Lease { l.Host = "h2"; return l }
+	aux := theirs(reservation(kept, shared.String(), tenant.MAC{}))
+	aux.State, aux.Use = tenant.LeaseBound, tenant.UseAuxiliary
+	var vports []tenant.Vport
+	for i := range 3*evictBatch + 5 {
+		v := newVport([]tenant.Subnet{kept, gone}[i%2], fmt.Sprintf("10.0.%d.%d", 1+i%2, 2+i))
+		v.Host = "h2"
+		if i%7 == 0 {
+			v.ExternalID = fmt.Sprint("vm", i)
+		}
+		if _, err := far.BindVport(ctx, v); err != nil {
+			t.Fatal(err)
+		}
+		vports = append(vports, v)
+	}
+	for _, l := range []tenant.Lease{aux, theirs(reservation(kept, "10.0.1.240", tenant.RandomMAC()))} {
+		if _, err := far.PutLease(ctx, l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.EvictHost(ctx, "h2", false); !errors.Is(err, tenant.ErrConflict) || !strings.Contains(err.Error(), "host h2 is alive") {
+		t.Errorf("evicting the living: %v", err)
+	}
+	until(t, "it is dead", func() bool { return !alive(t, s, "h2") })
+	for range 2 {
+		if err := s.EvictHost(ctx, "h2", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st := mustRead(t, s)
+	if len(st.Vports) != 1 || len(st.Networks) != 1 || st.Hosts["h2"] != nil || st.HostStatus["h2"] != nil || st.Subnets[gone.ID] != nil {
+		t.Errorf("after the eviction: %d vports, %d networks, %v, %v, %v", len(st.Vports), len(st.Networks), st.Hosts["h2"], st.HostStatus["h2"], st.Subnets[gone.ID])
+	}
+	for id, l := range st.Leases {
+		switch {
+		case l.VportID == mine.ID, l.State == tenant.LeaseResting:
+		case l.Address == shared && l.Host == "h1":
+		default:
+			t.Errorf("lease %s is left: %+v", id, l)
+		}
+	}
+	// It comes back: it registers by itself, and binds anew what it has.
+	if err := far.Heartbeat(ctx, tenant.HostStatus{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vports {
+		if v.SubnetID == kept.ID {
+			if _, err := far.BindVport(ctx, v); err != nil {
+				t.Errorf("a vport of a host that has come back: %v", err)
+			}
+		}
+	}
+	if !alive(t, s, "h2") || mustRead(t, s).Hosts["h2"] == nil {
+		t.Error("a host that has come back is not registered")
+	}
+	if err := s.EvictHost(ctx, "h2", true); err != nil {
+		t.Fatalf("by force: %v", err)
+	}
+	for _, err := range []error{s.DeleteNetwork(ctx, "mine"), s.DeleteVport(ctx, mine.ID), s.DeleteLease(ctx, *mustRead(t, s).Leases[tenant.LeaseID(kept.ID, shared.String())]),
+		s.DeleteSubnet(ctx, kept.ID), s.DeleteZone(ctx, kept.ZoneID), s.DeleteDomain(ctx, kept.DomainID)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for id := range mustRead(t, s).Enterprises {
+		if err := s.DeleteEnterprise(ctx, id); err != nil {
+			t.Error(err)
+		}
+	}
+	if after := keys(t, s); !slices.Equal(before, after) {
+		t.Errorf("left behind: %v", after)
+	}
+}
+
+func alive(t *testing.T, s *Store, host string) bool {
+	status := mustRead(t, s).HostStatus[host]
+	return status != nil && status.Alive
+}
+
+// keys are all keys of etcd.
+func keys(t *testing.T, s *Store) (keys []string) {
+	t.Helper()
+	ses, err := s.acquire(context10(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ses.release()
+	resp, err := ses.client.Get(context10(t), "/nuage/", all()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range resp.Kvs {
+		keys = append(keys, string(kv.Key))
+	}
+	return keys
+}
