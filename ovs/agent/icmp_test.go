@@ -112,10 +112,6 @@ func TestBucket(t *testing.T) {
 	}
 }
 
-func otherHost(vtep string) tenant.Change {
-	return change(tenant.KindHost, "host-2", &tenant.Host{Meta: tenant.Meta{ID: "host-2"}, Name: "host-2", VTEP: netip.MustParseAddr(vtep)})
-}
-
 // sentTo are the packets that left by an action.
 func (m *memory) sentTo(a flow.Action) (n int) {
 	m.mu.Lock()
@@ -138,7 +134,7 @@ func setVTEP(vtep string) flow.Action {
 func TestPriming(t *testing.T) {
 	m, feed := newMemory(), tenant.NewFeed()
 	m.port("nuage-vxlan", 77)
-	feed.Publish(1, append(base(), otherHost("192.0.2.2"))...)
+	feed.Publish(1, base()...)
 	start(t, Config{Feed: feed, Switch: m})
 	expect := func(vtep string, want int) {
 		t.Helper()
@@ -153,7 +149,7 @@ func TestPriming(t *testing.T) {
 	for r := int64(2); r < 50; r++ {
 		feed.Publish(r, vport(int(r), ""))
 	}
-	feed.Publish(60, otherHost("192.0.2.3"))
+	feed.Publish(60, knownHost("host-2", "192.0.2.3"))
 	expect("192.0.2.3", 2)
 	expect("192.0.2.2", 2)
 	m.do(func() { m.down = true })

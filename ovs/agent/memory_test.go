@@ -308,12 +308,13 @@ func TestStartsBlind(t *testing.T) {
 	untouched := func(why string) {
 		t.Helper()
 		time.Sleep(50 * time.Millisecond)
+		err := a.Status().Err
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if len(m.flows) != 1 || m.applied != 0 {
 			t.Errorf("%d flows while nothing is known: %v", len(m.flows), m.flows)
 		}
-		if err := a.Status().Err; err == nil || !strings.Contains(err.Error(), why) {
+		if err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("status says %v, want %q", err, why)
 		}
 	}

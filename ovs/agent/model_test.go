@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"nuage/controller/tenant"
+	"nuage/ovs"
 	"nuage/ovs/flow"
 	"nuage/ovs/pipeline"
 )
@@ -48,8 +50,13 @@ func vport(n int, iface string) tenant.Change {
 	return change(tenant.KindVport, id, v)
 }
 
+func knownHost(name, vtep string) tenant.Change {
+	return change(tenant.KindHost, name, &tenant.Host{Meta: tenant.Meta{ID: name}, Name: name, VTEP: netip.MustParseAddr(vtep), MTU: 1500})
+}
+
 func base() []tenant.Change {
-	return []tenant.Change{domain("app1", 1), subnet("web", "app1", "10.0.0.0/16", 100)}
+	return []tenant.Change{domain("app1", 1), subnet("web", "app1", "10.0.0.0/16", 100),
+		knownHost(thisHost, "192.0.2.1"), knownHost("host-2", "192.0.2.2")}
 }
 
 func without(kind tenant.Kind, id string) tenant.Change { return change(kind, id, nil) }
@@ -102,8 +109,11 @@ func eventually(t testing.TB, within time.Duration, wrong func() string) {
 
 // desired is what the switch has to have.
 func desired(feed *tenant.Feed, ports map[string]uint32) (s flow.Set) {
+	tunnel := ports[ovs.TunnelPort]
+	ports = maps.Clone(ports)
+	delete(ports, ovs.TunnelPort)
 	feed.View(func(st *tenant.State) {
-		s, _ = pipeline.Compile(pipeline.Input{State: st, Host: thisHost, Ports: ports})
+		s, _ = pipeline.Compile(pipeline.Input{State: st, Host: thisHost, Ports: ports, Tunnel: tunnel})
 	})
 	return s
 }

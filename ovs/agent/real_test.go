@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -36,7 +37,8 @@ func newHost(t testing.TB, opts ...ovstest.Option) *host {
 // connect makes a new Bridge and runs it until the test ends or stop is called.
 func (h *host) connect(t testing.TB) (stop func()) {
 	t.Helper()
-	h.bridge = ovs.New(ovs.Config{DB: h.ovs.DB, RunDir: h.ovs.RunDir, Bridge: bridgeName, Datapath: ovs.Netdev, Log: quiet()})
+	h.bridge = ovs.New(ovs.Config{DB: h.ovs.DB, RunDir: h.ovs.RunDir, Bridge: bridgeName, Datapath: ovs.Netdev, Log: quiet(),
+		VTEP: netip.MustParseAddr("192.0.2.1"), LinkOf: func(netip.Addr) (string, error) { return bridgeName, nil }})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func(b *ovs.Bridge) { ended <- b.Run(ctx) }(h.bridge)
@@ -327,4 +329,46 @@ func TestTenThousandVports(t *testing.T) {
 	if took[tries/2] > 20*time.Millisecond && !raceDetector {
 		t.Errorf("one vport's change takes %v", took[tries/2])
 	}
+	// The same on another host, which nobody here waits for: it moves to a third.
+	h.feed.Publish(h.next(), knownHost("host-3", "192.0.2.3"))
+	took = took[:0]
+	for i := range tries {
+		v := vport(103, "")
+		v.Value.(*tenant.Vport).Host = []string{"host-2", "host-3"}[i%2]
+		began := time.Now()
+		revision := h.next()
+		h.feed.Publish(revision, v)
+		eventually(t, 5*time.Second, func() string {
+			if s := a.programmedRevision(); s < revision {
+				return fmt.Sprintf("programmed to %d, not %d", s, revision)
+			}
+			return ""
+		})
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	t.Logf("a remote vport's move to another host, programmed: median %v, longest %v", took[tries/2], took[tries-1])
+	if took[tries/2] > 20*time.Millisecond && !raceDetector {
+		t.Errorf("a remote vport's move takes %v", took[tries/2])
+	}
+	if w := h.wrong(); w != "" {
+		t.Error(w)
+	}
+	// The host of nearly all vports gets another VTEP.
+	began := time.Now()
+	h.feed.Publish(h.next(), knownHost("host-2", "192.0.2.22"))
+	eventually(t, 30*time.Second, func() string {
+		if r, _ := h.feed.Revision(); a.programmedRevision() < r {
+			return "not programmed"
+		}
+		return ""
+	})
+	t.Logf("another VTEP of a host with 9,900 vports, programmed: %v", time.Since(began).Round(time.Millisecond))
+}
+
+// programmedRevision is Status().Revision without the copy of its maps.
+func (a *Agent) programmedRevision() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.status.Revision
 }
