@@ -24,7 +24,7 @@ import (
 
 func joinAs(t testing.TB, token, host, dir string) (Credentials, error) {
 	t.Helper()
-	return Join(context10(t), JoinConfig{Token: token, Host: host, Dir: dir, Log: quiet()})
+	return Join(context10(t), JoinConfig{Token: token, Host: host, Dir: dir, Log: quietLog()})
 }
 
 func TestJoin(t *testing.T) {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"github.com/sirupsen/logrus/hooks/test"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -99,7 +99,7 @@ func waitServing(t testing.TB, s *Store) {
 // join lets a host join by a new token.
 func join(t testing.TB, s *Store, host string) Credentials {
 	t.Helper()
-	c, err := Join(context10(t), JoinConfig{Token: newToken(t, s), Host: host, Dir: t.TempDir(), Log: quiet()})
+	c, err := Join(context10(t), JoinConfig{Token: newToken(t, s), Host: host, Dir: t.TempDir(), Log: quietLog()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +114,6 @@ func newToken(t testing.TB, s *Store) string {
 	}
 	return token
 }
-
-func quiet() logrus.FieldLogger { log, _ := test.NewNullLogger(); return log }
 
 // far runs the store of a host that has joined. Nothing that it does may be refused.
 func far(t testing.TB, s *Store, host string) *Store {
@@ -167,10 +165,13 @@ func throughPort(t testing.TB, c Config) Config {
 // TestThroughPort runs the tests of what a host does once more, through the port of a
 // serving host. They fail if anything is refused there, since that is logged.
 func TestThroughPort(t *testing.T) {
+	checks := flag.Lookup("rapid.checks")
+	defer checks.Value.Set(checks.Value.String())
+	checks.Value.Set("10")
 	for name, test := range map[string]func(*testing.T){
 		"Line": TestLine, "Leases": TestLeases, "Expiry": TestExpiry, "ReleaseSubnet": TestReleaseSubnet, "Model": TestModel,
-		"NoAddressTwice": TestNoAddressTwice, "Restart": TestRestart, "ConcurrentCreation": TestConcurrentCreation,
-		"Follow": TestFollow, "Linger": TestLinger, "ElsewhereCostsNothing": TestElsewhereCostsNothing, "Heartbeat": TestHeartbeat, "OneNameTwoHosts": TestOneNameTwoHosts,
+		"Restart": TestRestart, "ConcurrentCreation": TestConcurrentCreation,
+		"Follow": TestFollow, "Linger": TestLinger, "Heartbeat": TestHeartbeat, "OneNameTwoHosts": TestOneNameTwoHosts,
 	} {
 		t.Run(name, func(t *testing.T) {
 			servedBy = map[string]*served{}
@@ -180,20 +181,106 @@ func TestThroughPort(t *testing.T) {
 	}
 }
 
-// TestServe drives a store of a host that has joined.
-func TestServe(t *testing.T) {
-	s, _ := serving(t, Config{Autocreate: true})
-	h1 := far(t, s, "h1")
-	ctx := context10(t)
-	p := mustPath(t, h1, spec("App1", "10.0.1.0/24"))
-	v := newVport(p.Subnet, "10.0.1.5")
-	if _, err := h1.BindVport(ctx, v); err != nil {
+// TestServingRestarts: the store of a joined host comes back by itself when the serving
+// host does, also when its connections vanish without a word.
+func TestServingRestarts(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "etcd")
+	s, stop := serving(t, Config{Dir: dir, Autocreate: true})
+	addr, _ := s.Serving()
+	c := join(t, s, "h1")
+	f, err := run(t, Config{Endpoints: c.Endpoints, TLS: c.TLS, Host: "h1"})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h1.DeleteVport(ctx, v.ID); err != nil {
+	p := mustPath(t, f, spec("D", "10.0.1.0/24"))
+	h := tenant.Host{Meta: tenant.Meta{ID: "h1"}, Name: "h1"}
+	if err := f.PutHost(context10(t), h); err != nil {
 		t.Fatal(err)
 	}
-	if err := h1.DeleteZone(ctx, p.Zone.ID); !errors.Is(err, tenant.ErrConflict) && !errors.Is(err, tenant.ErrDenied) {
+	if _, err := f.BindVport(context10(t), newVport(p.Subnet, "10.0.1.5")); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	if err := bounded(t, 2*time.Second, func(ctx context.Context) error { return f.Heartbeat(ctx, tenant.HostStatus{}) }); !errors.Is(err, tenant.ErrUnavailable) {
+		t.Errorf("while the serving host is away: %v", err)
+	}
+	began := time.Now()
+	s, _ = serving(t, Config{Dir: dir, Listen: addr, Autocreate: true})
+	waitReady(t, f)
+	t.Logf("ready %s after the serving host's start", time.Since(began))
+	if err := f.Heartbeat(context10(t), tenant.HostStatus{}); err != nil {
+		t.Errorf("the sign of life of before: %v", err)
+	}
+	if _, err := f.BindVport(context10(t), newVport(p.Subnet, "10.0.1.6")); err != nil {
+		t.Error(err)
+	}
+	if st := mustRead(t, s); len(st.Vports) != 2 || st.HostStatus["h1"] == nil || !st.HostStatus["h1"].Alive {
+		t.Errorf("%d vports, %+v", len(st.Vports), st.HostStatus["h1"])
+	}
+}
+
+// bounded runs f and fails the test if it does not end with its context.
+func bounded(t testing.TB, d time.Duration, f func(context.Context) error) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	began := time.Now()
+	err := f(ctx)
+	if took := time.Since(began); took > d+time.Second {
+		t.Errorf("it took %s instead of at most %s", took, d)
+	}
+	return err
+}
+
+// TestBlackHole: a serving host that vanishes without a word is noticed, calls end in time,
+// and all goes on when it is back.
+func TestBlackHole(t *testing.T) {
+	s, _ := runServing(t, Config{Autocreate: true})
+	addr, _ := s.Serving()
+	hole := newBlackHole(t, addr)
+	tk, err := parseToken(newToken(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tk.Endpoint = hole.addr
+	c, err := joinAs(t, tk.String(), "h1", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := run(t, Config{Endpoints: c.Endpoints, TLS: c.TLS, Host: "h1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := mustPath(t, f, spec("D", "10.0.1.0/24"))
+	mustFollow(t, f, p.Domain.ID)
+	hole.cut()
+	cut := time.Now()
+	bind := func(ctx context.Context) error {
+		_, err := f.BindVport(ctx, newVport(p.Subnet, "10.0.1.5"))
+		return err
+	}
+	if err := bounded(t, time.Second, bind); !errors.Is(err, tenant.ErrUnavailable) {
+		t.Errorf("a call into the hole: %v", err)
+	}
+	if err := unready(f, ""); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(cut); took > 10*time.Second {
+		t.Errorf("noticed after %s", took)
+	} else {
+		t.Logf("noticed after %s", took)
+	}
+	if err := bounded(t, time.Second, bind); !errors.Is(err, tenant.ErrUnavailable) {
+		t.Errorf("a call once it is noticed: %v", err)
+	}
+	if _, err := Join(context10(t), JoinConfig{Token: tk.String(), Host: "h2", Dir: t.TempDir(), Log: quietLog()}); !errors.Is(err, tenant.ErrUnavailable) {
+		t.Errorf("joining into the hole: %v", err)
+	}
+	hole.heal()
+	healed := time.Now()
+	waitReady(t, f)
+	t.Logf("back after %s", time.Since(healed))
+	if err := bind(context10(t)); err != nil {
 		t.Error(err)
 	}
 }
@@ -256,3 +343,48 @@ func newBlackHole(t testing.TB, to string) *blackHole {
 
 func (b *blackHole) cut()  { b.mu.Lock(); b.open = make(chan struct{}); b.mu.Unlock() }
 func (b *blackHole) heal() { b.mu.Lock(); close(b.open); b.mu.Unlock() }
+
+// BenchmarkServed times joining, and the writes of an attach through the port, each until
+// the feed shows it.
+func BenchmarkServed(b *testing.B) {
+	s, _ := serving(b, Config{Autocreate: true})
+	b.Run("Join", func(b *testing.B) {
+		var took []time.Duration
+		for b.Loop() {
+			token, dir := newToken(b, s), b.TempDir()
+			began := time.Now()
+			if _, err := Join(context10(b), JoinConfig{Token: token, Host: "joins", Dir: dir, Log: quietLog()}); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(began))
+		}
+		percentiles(b, took)
+	})
+	f := far(b, s, "h1")
+	sub := mustPath(b, f, spec("D", "10.0.0.0/8")).Subnet
+	i := 0
+	b.Run("PutLease", func(b *testing.B) {
+		var took []time.Duration
+		for b.Loop() {
+			i++
+			began := time.Now()
+			if _, err := f.PutLease(context10(b), reservation(sub, nth(i), tenant.RandomMAC())); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(began))
+		}
+		percentiles(b, took)
+	})
+	b.Run("BindVport", func(b *testing.B) {
+		var took []time.Duration
+		for b.Loop() {
+			i++
+			began := time.Now()
+			if _, err := f.BindVport(context10(b), newVport(sub, nth(i))); err != nil {
+				b.Fatal(err)
+			}
+			took = append(took, time.Since(began))
+		}
+		percentiles(b, took)
+	})
+}
