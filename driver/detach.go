@@ -41,7 +41,7 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, req *DeleteEndpointRequest)
 		d.Log.WithFields(fields(e)).Info("endpoint detached")
 	}
 	d.rest.Go(func() {
-		ctx, cancel := begin(context.Background(), 0)
+		ctx, cancel := context.WithTimeout(context.Background(), itemTime)
 		defer cancel()
 		unlock, err := d.locks.lock(ctx, "endpoint "+short(req.EndpointID))
 		if err != nil {
@@ -51,6 +51,9 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, req *DeleteEndpointRequest)
 		// Docker may have sent the endpoint again meanwhile.
 		if now, err := d.getEndpoint(req.EndpointID); err != nil || now == nil || now.Made {
 			return
+		}
+		if left != nil { // on a busy host a little more time does
+			left = d.unplug(ctx, e)
 		}
 		if err := d.unlink(e, left == nil); err != nil {
 			d.Log.WithError(err).WithFields(fields(e)).Warn("the endpoint's removal is finished later")

@@ -111,6 +111,9 @@ func (a *Allocator) Allocate(ctx context.Context, sub tenant.Subnet, req Request
 	}
 	for {
 		p, err := a.plan(&sub, req)
+		if err != nil && a.outdated(ctx, p.against) {
+			continue
+		}
 		if err != nil {
 			return netip.Addr{}, err
 		}
@@ -149,6 +152,20 @@ type plan struct {
 	have  bool
 	auto  bool // the address was the allocator's choice
 	span  span
+	// against is the lease of another that stands in the way.
+	against tenant.Lease
+}
+
+// outdated tells whether a lease that stands in the way is no longer what the store has;
+// the feed then shows what it has. The vport may have left another host just now, and the
+// feed be a moment behind. What a vport has is never overwritten.
+func (a *Allocator) outdated(ctx context.Context, l tenant.Lease) bool {
+	if l.VportID == "" {
+		return false
+	}
+	l.VportID = ""
+	_, err := a.Store.PutLease(ctx, l)
+	return errors.Is(err, tenant.ErrStale) && ctx.Err() == nil
 }
 
 func (a *Allocator) plan(sub *tenant.Subnet, req Request) (p plan, err error) {
@@ -158,6 +175,7 @@ func (a *Allocator) plan(sub *tenant.Subnet, req Request) (p plan, err error) {
 		want := req.Want
 		if !want.IsValid() {
 			if want, err = own(st, l, sub, req, p.span, now); err != nil {
+				p.against = *st.Leases[tenant.LeaseID(sub.ID, want.String())]
 				return
 			}
 		}
@@ -171,7 +189,7 @@ func (a *Allocator) plan(sub *tenant.Subnet, req Request) (p plan, err error) {
 		old := st.Leases[tenant.LeaseID(sub.ID, want.String())]
 		if old != nil && !lapsed(old, now) && !p.auto {
 			if p.have, err = a.admits(st, sub, old, req); err != nil || p.have {
-				p.lease = *old
+				p.lease, p.against = *old, *old
 				return
 			}
 		}

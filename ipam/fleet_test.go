@@ -207,3 +207,57 @@ func TestAuxiliaryAddressOfAnEndpoint(t *testing.T) {
 		t.Errorf("repeated after a start: %s, %v", got, err)
 	}
 }
+
+// laggard is a store whose feed is behind: it shows what was, until a write is refused.
+type laggard struct {
+	Store
+	feed *tenant.Feed
+}
+
+func (s *laggard) Feed() *tenant.Feed { return s.feed }
+func (s *laggard) PutLease(ctx context.Context, l tenant.Lease) (tenant.Lease, error) {
+	put, err := s.Store.PutLease(ctx, l)
+	if errors.Is(err, tenant.ErrStale) || err == nil {
+		id := tenant.LeaseID(l.SubnetID, l.Address.String())
+		s.Store.Feed().View(func(st *tenant.State) {
+			c := tenant.Change{Key: tenant.Key{Kind: tenant.KindLease, ID: id}}
+			if now := st.Leases[id]; now != nil {
+				now := *now
+				c.Value = &now
+			}
+			s.feed.Publish(st.Revision, c)
+		})
+	}
+	return put, err
+}
+
+// An address, or a MAC, that has just left another host is not refused because the feed is
+// a moment behind.
+func TestAddressThatHasJustLeft(t *testing.T) {
+	s := realStore(t)
+	sub := makeSubnet(t, s, "DCEnterprise", "App1", "DockerZone", "web", "10.0.0.0/24")
+	a, m := addr("10.0.0.9"), mac(1)
+	v := attach(t, s, sub, a, m, "db-1", "h2")
+	behind := tenant.NewFeed()
+	s.Feed().View(func(st *tenant.State) {
+		l := *st.Leases[tenant.LeaseID(sub.ID, a.String())]
+		behind.Publish(st.Revision, tenant.Change{Key: tenant.Key{Kind: tenant.KindLease, ID: l.ID}, Value: &l})
+	})
+	h1 := NewAllocator(AllocatorConfig{Store: &laggard{s, behind}, Host: "h1"})
+	_, err := h1.Allocate(ctx, sub, Request{MAC: mac(2), Want: a})
+	mustFail(t, err, tenant.ErrConflict, "in use by")
+	_, err = h1.Allocate(ctx, sub, Request{MAC: m})
+	mustFail(t, err, tenant.ErrConflict, "MAC address")
+	if l, ok := leaseAt(s, sub.ID, a); !ok || l.VportID != v.ID {
+		t.Fatalf("the refusals changed the lease: %+v", l)
+	}
+	if err := s.DeleteVport(ctx, v.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := h1.Allocate(ctx, sub, Request{MAC: mac(2), Want: a}); err != nil || got != a {
+		t.Errorf("after it has left: %s, %v", got, err)
+	}
+	if got, err := h1.Allocate(ctx, sub, Request{MAC: m}); err != nil {
+		t.Errorf("its MAC after it has left: %s, %v", got, err)
+	}
+}

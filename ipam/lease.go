@@ -9,7 +9,8 @@ import (
 	"nuage/controller/tenant"
 )
 
-// own is the address that req's MAC has in the subnet already, if it may have it back.
+// own is the address that req's MAC has in the subnet already, if it may have it back; with
+// an error, the address that it may not have.
 func own(st *tenant.State, l *ledger, sub *tenant.Subnet, req Request, s span, now time.Time) (netip.Addr, error) {
 	var back netip.Addr
 	for _, addr := range l.owned(req.MAC) {
@@ -17,7 +18,7 @@ func own(st *tenant.State, l *ledger, sub *tenant.Subnet, req Request, s span, n
 		switch {
 		case lapsed(lease, now) || lease.Use != tenant.UseEndpoint:
 		case lease.State == tenant.LeaseBound:
-			return back, tenant.Errorf(tenant.ErrConflict, "subnet %s: MAC address %s in use by %s (%s)", sub.Name, req.MAC, user(st, lease), addr)
+			return addr, tenant.Errorf(tenant.ErrConflict, "subnet %s: MAC address %s in use by %s (%s)", sub.Name, req.MAC, user(st, lease), addr)
 		case !s.has(number(addr)):
 		case !back.IsValid() || lease.State == tenant.LeaseReserved:
 			back = addr
