@@ -85,8 +85,8 @@ func tunnelProblem(v view, vtep netip.Addr, link string, err error) string {
 	}
 	return fmt.Sprintf("tunnel: containers on other hosts are not reachable: the bridge's datapath is netdev (userspace), "+
 		"which sends VXLAN only through a bridge of its own, and the VTEP %v belongs to %s, a link of the kernel's: "+
-		"run dist/uplink, which gives Open vSwitch an address of its own and leaves %s alone, or load the kernel module openvswitch "+
-		"and set NUAGE_DATAPATH=system", vtep, link, link)
+		"run `dist/uplink NIC ADDRESS/LENGTH`, which gives Open vSwitch an address of its own and leaves the host's alone, and set "+
+		"NUAGE_VTEP to that address, or load the kernel module openvswitch and set NUAGE_DATAPATH=system", vtep, link)
 }
 
 // setTunnel publishes and logs news.

@@ -75,7 +75,7 @@ func TestTunnelProblem(t *testing.T) {
 		"kernel's datapath":              {v: with(System, nil, Port{}), link: "eth0"},
 		"kernel's datapath, by default":  {v: with("", nil, Port{}), link: "eth0"},
 		"userspace, bridge's link":       {v: with(Netdev, phy, Port{}), link: "br-phy"},
-		"userspace, kernel's link":       {v: with(Netdev, phy, Port{}), link: "eth0", want: "belongs to eth0, a link of the kernel's: run dist/uplink"},
+		"userspace, kernel's link":       {v: with(Netdev, phy, Port{}), link: "eth0", want: "belongs to eth0, a link of the kernel's: run `dist/uplink"},
 		"userspace, other datapath's":    {v: with(Netdev, phy, Port{}), link: "br-sys", want: "belongs to br-sys"},
 		"no such address":                {v: with(System, nil, Port{}), want: "192.0.2.1 is no address of this host: set NUAGE_VTEP"},
 		"links not listed":               {v: with(Netdev, nil, Port{}), err: errors.New("netlink"), want: "cannot be listed: netlink"},

@@ -27,7 +27,7 @@ import (
 // userspace datapath, whose underlay link and address are on a bridge br-phy.
 type node struct {
 	name, netns string
-	vtep        string
+	vtep, link  string // of the underlay
 	ovs         *ovstest.OVS
 	bridge      *ovs.Bridge
 	agent       *Agent
@@ -58,7 +58,7 @@ func newFleet(t testing.TB, hosts, mtu int) *fleet {
 	ip(t, sw, "link add sw mtu %d type bridge", mtu)
 	ip(t, sw, "link set sw up")
 	for i := 1; i <= hosts; i++ {
-		n := &node{name: fmt.Sprintf("h%d", i), vtep: fmt.Sprintf("198.51.100.%d", i)}
+		n := &node{name: fmt.Sprintf("h%d", i), vtep: fmt.Sprintf("198.51.100.%d", i), link: "br-phy"}
 		n.netns = netns(t, n.name)
 		ip(t, sw, "link add p%d mtu %d type veth peer name u0 mtu %d netns %s", i, mtu, mtu, n.netns)
 		ip(t, sw, "link set p%d master sw up", i)
@@ -79,7 +79,7 @@ func (f *fleet) start(t testing.TB, mtu int) {
 	t.Helper()
 	for _, n := range f.nodes {
 		n.bridge = ovs.New(ovs.Config{DB: n.ovs.DB, RunDir: n.ovs.RunDir, Bridge: bridgeName, Datapath: ovs.Netdev, Log: quiet(),
-			VTEP: netip.MustParseAddr(n.vtep), LinkOf: func(netip.Addr) (string, error) { return "br-phy", nil }})
+			VTEP: netip.MustParseAddr(n.vtep), LinkOf: func(netip.Addr) (string, error) { return n.link, nil }})
 		n.agent = New(Config{Host: n.name, Feed: f.feed, Switch: n.bridge, Log: quiet()})
 		ctx, cancel := context.WithCancel(context.Background())
 		var running sync.WaitGroup

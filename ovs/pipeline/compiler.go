@@ -99,48 +99,6 @@ func NewCompiler(host string) *Compiler {
 	return c
 }
 
-// Flows are the desired flows. The caller must not write to the set, which the next
-// Update changes.
-func (c *Compiler) Flows() flow.Set { return c.flows }
-
-// Notes say of objects that ought to have flows why they have none. The same rules as for Flows.
-func (c *Compiler) Notes() map[tenant.Key]string { return c.notes }
-
-// Fragment is the desired flows of one object, in no particular order.
-func (c *Compiler) Fragment(k tenant.Key) []flow.Flow {
-	e := c.entries[k]
-	if e == nil {
-		return nil
-	}
-	fs := make([]flow.Flow, 0, len(e.flows))
-	for _, id := range e.flows {
-		fs = append(fs, c.flows[id])
-	}
-	return fs
-}
-
-// Owner is the object that has a cookie; false for a cookie that is none of ours.
-func (c *Compiler) Owner(cookie uint64) (tenant.Key, bool) {
-	k, ok := c.cookies[cookie]
-	return k, ok
-}
-
-// VportAt is the ID of the vport that has a port of this host.
-func (c *Compiler) VportAt(port uint32) (string, bool) {
-	first := c.claims[claim{what: claimPort, value: uint64(port)}].first
-	if first == nil {
-		return "", false
-	}
-	return first.key.ID, true
-}
-
-// VTEPs are the tunnel addresses of the other hosts by host, as far as there is a tunnel to
-// them. The same rules as for Flows.
-func (c *Compiler) VTEPs() map[string]netip.Addr { return c.vteps }
-
-// Tunnel is the port number that SetPorts was last given; 0 if there is none.
-func (c *Compiler) Tunnel() uint32 { return c.tunnel }
-
 // SetPorts replaces the ports and the number of the tunnel port, 0 for none; the next
 // Update takes them into account.
 func (c *Compiler) SetPorts(ports map[string]uint32, tunnel uint32) {
