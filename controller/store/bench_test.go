@@ -142,3 +142,67 @@ func resident(b *testing.B) float64 {
 	b.Fatal("no VmRSS")
 	return 0
 }
+
+// BenchmarkFleet times, with 10,000 vports in a domain: bringing the domain in, reading
+// everything, and the way of a write on one host into the feed of another.
+func BenchmarkFleet(b *testing.B) {
+	const vports = 10000
+	dir := b.TempDir()
+	s, _ := start(b, Config{Dir: dir, Host: "h1"})
+	sub := mustPath(b, s, spec("D", "10.0.0.0/8")).Subnet
+	fill(b, s, sub, vports)
+	far, _ := startFar(b, dir, Config{Host: "h2", Linger: time.Millisecond})
+	for name, do := range map[string]func(){
+		"Follow": func() { mustFollow(b, far, sub.DomainID) },
+		"Read":   func() { mustRead(b, far) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			var took []time.Duration
+			var cpu time.Duration // of etcd as well, which is in this process
+			for b.Loop() {
+				until(b, "the domain is left", func() bool { return !far.follows(sub.DomainID) })
+				began, used := time.Now(), cpuTime(b)
+				do()
+				took, cpu = append(took, time.Since(began)), cpu+cpuTime(b)-used
+			}
+			percentiles(b, took)
+			b.ReportMetric(float64(cpu.Milliseconds())/float64(len(took)), "cpu-ms")
+		})
+	}
+	third, _ := startFar(b, dir, Config{Host: "h3"})
+	mustFollow(b, third, sub.DomainID)
+	n := vports
+	b.Run("Propagate", func(b *testing.B) {
+		var took []time.Duration
+		for b.Loop() {
+			n++
+			v := newVport(sub, nth(n))
+			shown := make(chan time.Time)
+			go func() { shown <- whenShown(third, v.ID) }()
+			if _, err := s.BindVport(context.Background(), v); err != nil {
+				b.Fatal(err)
+			}
+			committed := time.Now()
+			took = append(took, max(0, (<-shown).Sub(committed)))
+		}
+		percentiles(b, took)
+	})
+	b.Run("FollowAgain", func(b *testing.B) {
+		for b.Loop() {
+			mustFollow(b, third, sub.DomainID)
+		}
+	})
+}
+
+// whenShown is when a feed begins to show a vport.
+func whenShown(s *Store, id string) time.Time {
+	for {
+		_, moved := s.Feed().Revision()
+		there := false
+		s.Feed().View(func(st *tenant.State) { there = st.Vports[id] != nil })
+		if there {
+			return time.Now()
+		}
+		<-moved
+	}
+}

@@ -225,3 +225,34 @@ func keys(t *testing.T, s *Store) (keys []string) {
 	}
 	return keys
 }
+
+// TestJoinedHost: what a host says of itself and follows is what the serving host allows.
+func TestJoinedHost(t *testing.T) {
+	s, _ := serving(t, Config{Autocreate: true, Rest: 200 * time.Millisecond})
+	h2 := far(t, s, "h2")
+	ctx := context10(t)
+	if err := h2.PutHost(ctx, record("h2", "192.0.2.2")); err != nil {
+		t.Fatal(err)
+	}
+	p := mustPath(t, h2, spec("D", "10.0.1.0/24"))
+	v := newVport(p.Subnet, "10.0.1.5")
+	v.Host = "h2"
+	if _, err := h2.BindVport(ctx, v); err != nil {
+		t.Fatal(err)
+	}
+	if err := h2.PutNetwork(ctx, tenant.Network{Meta: tenant.Meta{ID: "n"}, SubnetID: p.Subnet.ID}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := h2.Heartbeat(ctx, tenant.HostStatus{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !alive(t, h2, "h2") {
+		t.Error("the host is not alive")
+	}
+	if err := h2.DeleteVport(ctx, v.ID); err != nil {
+		t.Error(err)
+	}
+	until(t, "the address is free", func() bool { return len(mustRead(t, h2).Leases) == 0 })
+}

@@ -1,6 +1,7 @@
 // Package store keeps the tenant state in etcd: an embedded one, or one given by its
 // endpoints; the code path is the same client either way. Every write is one transaction,
-// conditional on what it read, and a mirror of the whole state is held in a tenant.Feed.
+// conditional on what it read. A tenant.Feed mirrors what this host needs of the state: what all
+// hosts share, this host's networks, and the domains that it follows.
 //
 // It is the only importer of etcd. It never listens on TCP but, if told to, on one port
 // with mutual TLS, where a host can write only what is its own; it never exits the
@@ -53,7 +54,8 @@ type Config struct {
 }
 
 // Store is the tenant state, read through its Feed and written by its methods. All methods
-// are safe for concurrent use. A write returns once the Feed shows it.
+// are safe for concurrent use. A write returns once the Feed shows it, if it is about what
+// the Feed follows; writes about the rest do not bring that in, but for those that say so.
 //
 // The errors of all writes: tenant.ErrUnavailable if etcd does not answer now (the write
 // may or may not have happened; every write may be repeated), tenant.ErrInvalid,
@@ -121,7 +123,7 @@ func New(c Config) *Store {
 	}
 }
 
-// Feed is the mirror of the state. It is empty until the first Ready, and keeps its last
+// Feed is the mirror of what this host follows; see Follow. It is empty until the first Ready, and keeps its last
 // state while etcd is away.
 func (s *Store) Feed() *tenant.Feed { return s.feed }
 
