@@ -120,15 +120,7 @@ func (r *rig) leave() {
 	r.cable.heal()
 	ctx, cancel := context.WithTimeout(bg, 10*time.Second)
 	defer cancel()
-	st, err := r.store.Read(ctx)
-	if err != nil {
-		r.t.Error(err)
-		return
-	}
-	for id, n := range st.Networks {
-		if n.Host != r.host {
-			continue
-		}
+	for _, id := range r.ownNetworks() {
 		if err := r.store.DeleteNetwork(ctx, id); err != nil {
 			r.t.Error(err)
 		}
@@ -275,10 +267,8 @@ func (r *rig) stored() (all []string) {
 		d := st.Domains[domainID]
 		return d != nil && st.Enterprises[d.EnterpriseID].Name == r.enterprise
 	}
-	for id, n := range st.Networks {
-		if n.Host == r.host {
-			all = append(all, "store-network "+short(id))
-		}
+	for _, id := range r.ownNetworks() {
+		all = append(all, "store-network "+short(id))
 	}
 	for _, v := range st.Vports {
 		if ours(v.DomainID) {
@@ -296,6 +286,19 @@ func (r *rig) stored() (all []string) {
 		}
 	}
 	return all
+}
+
+// ownNetworks is this host's networks in the store. The whole state would not do: hosts of
+// other tests have networks with the same IDs.
+func (r *rig) ownNetworks() (ids []string) {
+	r.store.Feed().View(func(st *tenant.State) {
+		for id, n := range st.Networks {
+			if n.Host == r.host {
+				ids = append(ids, id)
+			}
+		}
+	})
+	return ids
 }
 
 func (r *rig) everything() *tenant.State {
