@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 
 	"nuage/controller/tenant"
@@ -61,7 +62,7 @@ func (s *Store) acquire(ctx context.Context) (*session, error) {
 		select {
 		case <-now.changed:
 		case <-ctx.Done():
-			return nil, tenant.Errorf(tenant.ErrUnavailable, "store: still starting")
+			return nil, s.starting()
 		}
 	}
 }
@@ -75,9 +76,17 @@ func (s *Store) Ready() error {
 	case s.status.err != nil:
 		return s.status.err
 	case s.status.session == nil:
-		return tenant.Errorf(tenant.ErrUnavailable, "store: still starting")
+		return s.starting()
 	}
 	return nil
+}
+
+// starting is why nothing is there before the first try has ended.
+func (s *Store) starting() error {
+	if len(s.config.Endpoints) > 0 {
+		return tenant.Errorf(tenant.ErrUnavailable, "store: no answer yet from etcd at %s", strings.Join(s.config.Endpoints, ", "))
+	}
+	return tenant.Errorf(tenant.ErrUnavailable, "store: still starting")
 }
 
 // unavailable is the class of all that etcd itself refuses.
