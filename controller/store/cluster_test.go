@@ -92,21 +92,24 @@ func TestCluster(t *testing.T) {
 		_, err := s.BindVport(ctx, newVport(p.Subnet, fmt.Sprintf("10.0.1.%d", n)))
 		return err
 	}
-	if err := bind(context10(t)); err != nil {
-		t.Fatal(err)
-	}
-	for i, m := range members {
-		m.stop()
-		// A write that was under way may fail; the store itself goes on.
-		if err := bounded(t, 10*time.Second, func(ctx context.Context) error {
+	// again binds until it works: while the members elect a leader a write may fail.
+	again := func() error {
+		return bounded(t, 10*time.Second, func(ctx context.Context) error {
 			for {
 				err := bind(ctx)
-				if err == nil || ctx.Err() != nil {
+				if err == nil || ctx.Err() != nil || !errors.Is(err, tenant.ErrUnavailable) {
 					return err
 				}
 				time.Sleep(20 * time.Millisecond)
 			}
-		}); err != nil {
+		})
+	}
+	if err := again(); err != nil {
+		t.Fatal(err)
+	}
+	for i, m := range members {
+		m.stop()
+		if err := again(); err != nil {
 			t.Errorf("without member %d: %v", i, err)
 		}
 		m.start(t)
@@ -127,9 +130,10 @@ func TestCluster(t *testing.T) {
 	back := time.Now()
 	waitReady(t, s)
 	t.Logf("back after %s", time.Since(back))
-	if err := bind(context10(t)); err != nil {
+	if err := again(); err != nil {
 		t.Error(err)
 	}
+	waitReady(t, s)
 	st := mustRead(t, s)
 	bound := map[string]bool{}
 	for _, l := range st.Leases {

@@ -235,6 +235,7 @@ func (s *Store) session(ctx context.Context, conn *connection) error {
 		background.Go(func() { s.leaveIdle(ctx) })
 		<-ctx.Done()
 		err = context.Cause(ctx)
+		s.set(nil, s.unavailable(err)) // no more calls on it while its probe ends
 	}
 	cancel(s.unavailable(err))
 	background.Wait() // before the status: the probe sets it too
