@@ -26,6 +26,7 @@ var commands = map[string]func(args []string) error{
 	"send":   send,
 	"sniff":  sniff,
 	"hold":   hold,
+	"await":  await,
 	"udp":    udp,
 }
 

@@ -80,6 +80,21 @@ func (h *Host) Configure(settings ...string) {
 	h.Docker("plugin", "enable", PluginName)
 }
 
+// ForgetJoining is Configure for a host that has never joined: its certificate is gone.
+func (h *Host) ForgetJoining(settings ...string) {
+	h.t.Helper()
+	h.Docker("plugin", "disable", "-f", PluginName)
+	h.Run("rm", "-rf", h.state("joined"))
+	h.Docker(append([]string{"plugin", "set", PluginName}, settings...)...)
+	h.Docker("plugin", "enable", PluginName)
+}
+
+// state is a file of the plugin's state, as this machine sees it.
+func (h *Host) state(name string) string {
+	h.t.Helper()
+	return filepath.Join(h.Dir(), "docker/plugins", h.Docker("plugin", "inspect", "-f", "{{.Id}}", PluginName), "propagated-mount", name)
+}
+
 // StoreReady waits until the plugin's store is up.
 func (h *Host) StoreReady() {
 	h.t.Helper()

@@ -53,11 +53,33 @@ func SharedFleet(t testing.TB) *Fleet {
 		}
 		sharedFleet.ready = true
 	}
-	f := &Fleet{fleet: sharedFleet.fleet, t: t, hosts: map[int]*Host{}}
-	for n := range Size {
-		f.hosts[n+1] = f.host(n+1, t)
+	return sharedFleet.forTest(t)
+}
+
+// StartFleet makes a fleet of Size hosts for this test alone.
+func StartFleet(t testing.TB) *Fleet {
+	t.Helper()
+	need(t)
+	f, err := bootFleet()
+	if f != nil {
+		t.Cleanup(func() {
+			if err := f.end(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	return f
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.forTest(t)
+}
+
+func (f *fleet) forTest(t testing.TB) *Fleet {
+	seen := &Fleet{fleet: f, t: t, hosts: map[int]*Host{}}
+	for n := 1; n <= Size; n++ {
+		seen.hosts[n] = f.host(n, t)
+	}
+	return seen
 }
 
 // Host is host number n, from 1.
@@ -115,7 +137,7 @@ func bootFleet() (*fleet, error) {
 func (f *fleet) logs() string {
 	var all []string
 	for n := range Size {
-		all = append(all, fmt.Sprintf("host %d:\n%s", n+1, (&machine{f, n + 1}).pluginLog(15)))
+		all = append(all, fmt.Sprintf("host %d:\n%s", n+1, (&machine{f, n + 1}).PluginLog(15)))
 	}
 	return strings.Join(all, "\n")
 }
@@ -190,8 +212,8 @@ func (f *fleet) host(n int, t testing.TB) *Host { return watched(&Host{&machine{
 // Dir is where the host keeps its disk and its logs (log/dockerd.log and others).
 func (m *machine) Dir() string { return filepath.Join(lab(), m.name, fmt.Sprintf("h%d", m.n)) }
 
-// pluginLog is the end of what the plugin said to dockerd, and of dockerd's own errors.
-func (m *machine) pluginLog(lines int) string {
+// PluginLog is the end of what the plugin said to dockerd, and of dockerd's own errors.
+func (m *machine) PluginLog(lines int) string {
 	log, err := os.ReadFile(filepath.Join(m.Dir(), "log/dockerd.log"))
 	if err != nil {
 		return err.Error()

@@ -42,7 +42,7 @@ var shared struct {
 func Main(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		f.Value.Set("4")
+		f.Value.Set("6")
 	}
 	code := m.Run()
 	for _, f := range []*fleet{shared.fleet, sharedFleet.fleet} {
@@ -111,7 +111,7 @@ func Ready(t testing.TB) *Host {
 func watched(h *Host) *Host {
 	h.t.Cleanup(func() {
 		if h.t.Failed() {
-			h.t.Logf("end of the log of host %d's dockerd:\n%s", h.n, h.pluginLog(25))
+			h.t.Logf("end of the log of host %d's dockerd:\n%s", h.n, h.PluginLog(25))
 		}
 	})
 	return h

@@ -27,11 +27,10 @@ type Elsewhere struct {
 // It leaves with the test, and nothing of it stays.
 func (h *Host) Elsewhere(vtep string) *Elsewhere {
 	h.t.Helper()
-	id := h.Docker("plugin", "inspect", "-f", "{{.Id}}", PluginName)
 	// The socket's own path is too long for the kernel.
 	short, err := os.MkdirTemp("", "nuage-etcd")
 	if err == nil {
-		err = os.Symlink(filepath.Join(h.Dir(), "docker/plugins", id, "propagated-mount/etcd"), filepath.Join(short, "e"))
+		err = os.Symlink(h.state("etcd"), filepath.Join(short, "e"))
 	}
 	if err != nil {
 		h.t.Fatal(err)

@@ -181,32 +181,6 @@ func TestRequestedMAC(t *testing.T) {
 	}
 }
 
-// A subnet without a free address says so, and gives out an address again after it rested.
-func TestExhaustion(t *testing.T) {
-	t.Parallel()
-	h := host.Shared(t)
-	d := h.Domain("App1", "tiny=10.66.1.0/29") // six hosts, one of them the gateway
-	n := d.Network("tiny")
-	seen := map[string]bool{}
-	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		ip := h.IP(h.Container(name, "--network", n))
-		if seen[ip] {
-			t.Errorf("address %s twice", ip)
-		}
-		seen[ip] = true
-	}
-	h.Refused([]string{"tiny", "in use"}, "docker", "run", "--rm", "--network", n, host.Image, "app", "addr")
-	h.Docker("rm", "-f", h.Name("c"))
-	h.Eventually(90*time.Second, "an address after its rest", func() error {
-		out, err := h.TryDocker("run", "--rm", "--network", n, host.Image, "app", "addr")
-		if err != nil {
-			time.Sleep(2 * time.Second) // each attempt costs the others
-			return errorf("%v: %s", err, out)
-		}
-		return nil
-	})
-}
-
 // An address that was just released is not the next one given out.
 func TestReleasedAddressesRest(t *testing.T) {
 	t.Parallel()

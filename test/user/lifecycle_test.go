@@ -100,30 +100,6 @@ func TestPluginComesAndGoes(t *testing.T) {
 	h.Reaches(p.a, p.ipB, 63)
 }
 
-// What Docker removed while the plugin was away is collected once it is back: Docker
-// forgets its endpoints and networks without telling.
-func TestCollectsWhatDockerForgot(t *testing.T) {
-	t.Parallel()
-	h := host.Ready(t)
-	d := h.Domain("App1", "front=10.91.1.0/24")
-	n := d.Network("front")
-	gone, kept := h.Container("gone", "--network", n), h.Container("kept", "--network", n)
-	before := len(ports(h))
-	h.Docker("plugin", "disable", "-f", host.PluginName)
-	h.Docker("rm", "-f", gone) // fifteen seconds a verb
-	h.Docker("plugin", "enable", host.PluginName)
-	h.Eventually(4*time.Minute, "the port and vport of the removed container go", func() error {
-		if now := ports(h); len(now) != before-1 {
-			return errorf("ports: %v", now)
-		}
-		if vs := h.Get("vports"); len(vs) != 1 {
-			return errorf("vports: %v", vs)
-		}
-		return nil
-	})
-	h.Reaches(kept, "10.91.1.1", 64)
-}
-
 // moby's TestPluginActiveNetwork, and both driver names at once.
 func TestBothNames(t *testing.T) {
 	t.Parallel()

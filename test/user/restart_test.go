@@ -139,38 +139,6 @@ func TestSwitchRestarts(t *testing.T) {
 	same("a restart of ovsdb-server", 10*time.Second)
 }
 
-// Flows that somebody adds or removes by hand are repaired within a minute.
-func TestDriftIsRepaired(t *testing.T) {
-	t.Parallel()
-	h := host.Ready(t)
-	p := newPair(t, h)
-	before := strings.Join(flows(h), "\n")
-	h.OVS("ofctl", "-OOpenFlow15", "add-flow", "alubr0", "table=0,priority=65000,ip,actions=drop")
-	h.ReachesNot(p.a, p.ipB)
-	h.OVS("ofctl", "-OOpenFlow15", "del-flows", "alubr0", "table=1")
-	if strings.Join(flows(h), "\n") == before {
-		t.Fatal("nothing was broken")
-	}
-	h.Eventually(70*time.Second, "the drift is repaired", func() error {
-		if now := strings.Join(flows(h), "\n"); now != before {
-			return errorf("before:\n%s\nnow:\n%s", before, now)
-		}
-		return nil
-	})
-	h.Reaches(p.a, p.ipB, 63)
-
-	// A port or the whole bridge removed by hand comes back as well.
-	h.OVS("vsctl", "del-br", "alubr0")
-	h.Eventually(70*time.Second, "the bridge comes back", func() error {
-		out, err := h.TryDocker("exec", p.a, "app", "ping", "-c", "1", p.ipB)
-		if err != nil {
-			return errorf("%v: %s", err, out)
-		}
-		return nil
-	})
-	p.works("del-br")
-}
-
 // Open vSwitch away when the plugin starts: the plugin is there and says what is missing,
 // within ten seconds; it needs no restart once the switch is up.
 func TestSwitchAwayAtStart(t *testing.T) {
