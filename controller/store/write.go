@@ -77,10 +77,11 @@ func (s *Store) commit(ctx context.Context, w *proposal) (int64, error) {
 	return 0, tenant.Errorf(tenant.ErrUnavailable, "store: %d transactions in a row were overtaken by others", maxAttempts)
 }
 
-// planFeed plans on the feed. An error may be due to what the feed does not show yet.
+// planFeed plans on the feed. An error, or nothing to do, may be due to what the feed does
+// not show yet.
 func (s *Store) planFeed(ctx context.Context, ses *session, w *proposal, t *txn) (again bool, err error) {
 	s.feed.View(func(st *tenant.State) { err = w.plan(st, t) })
-	if err == nil || w.current {
+	if w.current || err == nil && len(t.operations) > 0 {
 		return false, err
 	}
 	w.current = true
