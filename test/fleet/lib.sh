@@ -93,7 +93,10 @@ in_switch() {
 }
 
 switch_start() {
-    recall "$FLEET/sw.pid" >/dev/null && return
+    if recall "$FLEET/sw.pid" >/dev/null; then
+        in_switch ip link show nuage-sw >/dev/null 2>&1 && return
+        kill_recalled "$FLEET/sw.pid" # whoever made it did not come to an end
+    fi
     mkdir -p "$FLEET"
     setsid unshare --net sleep infinity </dev/null >/dev/null 2>&1 9>&- &
     local pid=$!

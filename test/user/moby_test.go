@@ -87,7 +87,7 @@ func TestProtocolOddities(t *testing.T) {
 		"NetworkDriver.DeleteEndpoint", "NetworkDriver.DeleteNetwork", "IpamDriver.RequestPool", "IpamDriver.RequestAddress",
 		"IpamDriver.ReleaseAddress", "IpamDriver.ReleasePool"}
 	for _, verb := range verbs {
-		for _, body := range []string{"", "null", "[]", "{", `{"NetworkID":7}`, `"` + strings.Repeat("x", 100<<10) + `"`, "\x00\xff"} {
+		for _, body := range []string{"", "null", "[]", "{", `{"NetworkID":7,"PoolID":7}`, `"` + strings.Repeat("x", 100<<10) + `"`, "\x00\xff"} {
 			if out := call(verb, body); body != "null" && !strings.Contains(out, `"Err":"`) {
 				t.Errorf("%s with body %.20q: %.200s, want an error", verb, body, out)
 			}
