@@ -32,19 +32,20 @@ func run(t testing.TB, c Config) (s *Store, ready error) {
 	done := make(chan struct{})
 	go func() { s.Run(ctx); close(done) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return s, decided(s, "starting")
+	return s, decided(s)
 }
 
-// decided waits until Ready says something else than the excerpt.
-func decided(s *Store, excerpt string) error {
-	deadline := time.Now().Add(15 * time.Second)
-	for {
-		err := s.Ready()
-		if err == nil || !strings.Contains(err.Error(), excerpt) || time.Now().After(deadline) {
-			return err
+// decided waits until the store has served or failed, and is what Ready says then.
+func decided(s *Store) error {
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		s.mu.Lock()
+		tried := s.status.session != nil || s.status.err != nil
+		s.mu.Unlock()
+		if tried {
+			break
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
+	return s.Ready()
 }
 
 // TestListensNowhere holds that the process has no TCP socket but those it had before.
