@@ -3,7 +3,6 @@
 package user
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -15,10 +14,7 @@ func TestMain(m *testing.M) { host.Main(m) }
 
 // ports are the container ports on the bridge, sorted.
 func ports(h *host.Host) []string {
-	var names []string
-	for _, n := range strings.Fields(h.OVS("vsctl", "list-ports", "alubr0")) {
-		names = append(names, n)
-	}
+	names := strings.Fields(h.OVS("vsctl", "list-ports", "alubr0"))
 	slices.Sort(names)
 	return names
 }
@@ -31,15 +27,4 @@ func flows(h *host.Host) []string {
 	}
 	slices.Sort(lines)
 	return lines
-}
-
-// in are the objects whose field key is value.
-func in(objects []map[string]any, key, value string) []map[string]any {
-	var found []map[string]any
-	for _, o := range objects {
-		if fmt.Sprint(o[key]) == value {
-			found = append(found, o)
-		}
-	}
-	return found
 }
