@@ -80,10 +80,11 @@ func (h *Host) Configure(settings ...string) {
 	h.Docker("plugin", "enable", PluginName)
 }
 
-// ForgetJoining is Configure for a host that has never joined: its certificate is gone.
+// ForgetJoining is Configure for a host that has never joined: its certificate is gone. The
+// plugin may be disabled already.
 func (h *Host) ForgetJoining(settings ...string) {
 	h.t.Helper()
-	h.Docker("plugin", "disable", "-f", PluginName)
+	h.TryDocker("plugin", "disable", "-f", PluginName)
 	h.Run("rm", "-rf", h.state("joined"))
 	h.Docker(append([]string{"plugin", "set", PluginName}, settings...)...)
 	h.Docker("plugin", "enable", PluginName)

@@ -95,3 +95,11 @@ func hostState(f *host.Fleet, by, of int) string {
 	}
 	return "gone"
 }
+
+// alive is nil if host 1 says so of host number of.
+func alive(f *host.Fleet, of int) error {
+	if state := hostState(f, 1, of); state != "alive" {
+		return errorf("host %d is %s", of, state)
+	}
+	return nil
+}
