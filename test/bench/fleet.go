@@ -31,6 +31,7 @@ func convergence(f *host.Fleet, n int, out *tabwriter.Writer) {
 	near := two.Container("near", "--network", d.On(two).Network("front"))
 	// From another subnet: the asker needs no answer to ARP but the gateway's.
 	far := two.Container("far", "--network", d.On(two).Network("back"))
+	local := one.Container("local", "--network", d.Network("back"))
 	away := one.Elsewhere("10.200.0.99")
 	subnet := away.Subnets(d.Enterprise)[[2]string{"App1", "front"}]
 	next := netip.MustParseAddr("10.20.64.1")
@@ -49,7 +50,9 @@ func convergence(f *host.Fleet, n int, out *tabwriter.Writer) {
 		have += n
 		line(out, fmt.Sprintf("%d vports: the write of a vport", size), write, "")
 		line(out, fmt.Sprintf("%d vports: write begun to answered on another host", size), state, "<= 100ms")
-		line(out, fmt.Sprintf("%d vports: Join's return to first ping from another host", size), joins(one, two, far, front, n), "")
+		there, here := joins(one, local, two, far, front, n)
+		line(out, fmt.Sprintf("%d vports: Join's return to first ping from another host", size), there, "")
+		line(out, fmt.Sprintf("%d vports: Join's return to first ping from the same host", size), here, "")
 	}
 }
 
@@ -127,25 +130,29 @@ func changes(away *host.Elsewhere, s tenant.Subnet, h *host.Host, container stri
 	return state, write
 }
 
-// joins starts containers on one host and pings them from a container of another. Join's
-// return is when the plugin's line of it came to dockerd's log.
-func joins(one, two *host.Host, far, network string, n int) (took []time.Duration) {
-	for i := range n {
-		address := fmt.Sprintf("10.20.1.%d", i+1)
-		answered := awaits(two, far, address)
+// joins starts containers on one host and pings them from a container of another and, for
+// comparison, from one of the same host. Join's return is when the plugin's line of it came
+// to dockerd's log; the container's interface is dockerd's work of after that.
+func joins(one *host.Host, local string, two *host.Host, far, network string, n int) (there, here []time.Duration) {
+	for range n {
+		joined++
+		address := fmt.Sprintf("10.20.1.%d", joined)
+		fromFar, fromLocal := awaits(two, far, address), awaits(one, local, address)
 		name := one.Name("join")
 		one.Docker("run", "-d", "--rm", "--name", name, "--network", network, "--ip", address, host.Image, "app", "hold")
-		at := answered()
-		joined := lastJoin(one)
+		atFar, atLocal, at := fromFar(), fromLocal(), lastJoin(one)
 		one.Docker("rm", "-f", name)
-		if at.IsZero() || joined.IsZero() {
+		if atFar.IsZero() || atLocal.IsZero() || at.IsZero() {
 			fmt.Fprintln(os.Stderr, "bench: a join was not seen")
 			continue
 		}
-		took = append(took, at.Sub(joined))
+		there, here = append(there, atFar.Sub(at)), append(here, atLocal.Sub(at))
 	}
-	return took
+	return there, here
 }
+
+// joined is the last address that joins has used.
+var joined int
 
 func lastJoin(h *host.Host) (at time.Time) {
 	f, err := os.Open(filepath.Join(h.Dir(), "log/dockerd.log"))
