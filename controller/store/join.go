@@ -60,11 +60,13 @@ type stored struct {
 	Endpoints []string `json:"endpoints"`
 	Authority string   `json:"authority"` // PEM
 	Pair      string   `json:"pair"`      // PEM, certificate and key
+	Token     string   `json:"token"`     // the hash of the token that it was got with
 }
 
-// Join gives a host its certificate. With a valid one stored it asks nobody, whatever the
-// token: a used token in the settings of a joined host is no error. A token of the same
-// fleet with another endpoint, though, tells where the serving host is now. An error is
+// Join gives a host its certificate. With a valid one stored, and the token that it was got
+// with or none, it asks nobody: a used token in the settings of a joined host is no error.
+// Another token of the same fleet is tried, since that is how an evicted host comes back; if
+// it is refused, it tells all the same where the serving host is now. An error is
 // tenant.ErrUnavailable if the serving host cannot be reached, and may be tried again;
 // tenant.ErrDenied if it refuses; tenant.ErrInvalid if there is no usable token.
 func Join(ctx context.Context, c JoinConfig) (Credentials, error) {
@@ -78,7 +80,20 @@ func Join(ctx context.Context, c JoinConfig) (Credentials, error) {
 	if ok && have.Host() != c.Host {
 		ok, stored = false, tenant.Errorf(tenant.ErrInvalid, "the stored certificate is host %s's, but this host is called %s", have.Host(), c.Host)
 	}
+	if ok && (c.Token == "" || have.kept.Token == digest([]byte(c.Token))) {
+		return have, nil
+	}
 	if ok {
+		// Another token: the way back for a host that was evicted, whose certificate still
+		// looks valid from here.
+		if t, err := parseToken(c.Token); err == nil && t.Authority == digest(have.authority.Raw) {
+			got, err := joinWith(ctx, c, t)
+			if err == nil {
+				c.Log.WithField("endpoint", t.Endpoint).Info("joined anew by another token")
+				return got, nil
+			}
+			c.Log.WithError(err).Info("the token does not let this host in again; its certificate is used")
+		}
 		return have.follow(c.Token, c.Log), nil
 	}
 	if c.Token == "" {
@@ -124,7 +139,7 @@ func joinWith(ctx context.Context, c JoinConfig, t token) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, err
 	}
-	got, err := accept(c.Dir, stored{Endpoints: []string{t.Endpoint}}, authority, answer, key, c.Host)
+	got, err := accept(c.Dir, stored{Endpoints: []string{t.Endpoint}, Token: digest([]byte(c.Token))}, authority, answer, key, c.Host)
 	if err == nil {
 		err = os.Remove(filepath.Join(c.Dir, joiningFile))
 	}
