@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -269,6 +270,31 @@ func TestBadSetting(t *testing.T) {
 	for _, verb := range []string{"NetworkDriver.DeleteNetwork", "NetworkDriver.DeleteEndpoint", "NetworkDriver.Leave"} {
 		if a := p.ask(verb, []byte(`{"NetworkID":"`+id+`","EndpointID":"`+id+`"}`)); a["Err"] != nil {
 			t.Errorf("%s: %v", verb, a["Err"])
+		}
+	}
+}
+
+// A host that may not join says why, and dockerd does not wait for it.
+func TestRefusedJoin(t *testing.T) {
+	needsRoot(t)
+	dir := t.TempDir()
+	p := startPlugin(t, nil, dir, map[string]string{"NUAGE_JOIN": "nonsense"})
+	began := time.Now()
+	if a := p.ask("IpamDriver.GetCapabilities", nil); a["RequiresMACAddress"] != true || time.Since(began) > 3*time.Second {
+		t.Errorf("%v after %s", a, time.Since(began))
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", filepath.Join(dir, "run/nuage/api.sock"))
+	}}}
+	for path, status := range map[string]int{"/nuage/v1/status": 200, "/nuage/v1/vports": 503, "/nuage/api/v6/domains": 503} {
+		resp, err := client.Get("http://nuage" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != status || !strings.Contains(string(text), "join") {
+			t.Errorf("%s: %s %s", path, resp.Status, text)
 		}
 	}
 }

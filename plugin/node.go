@@ -72,16 +72,22 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 		servers = append(servers, serve(l, w, log))
 	}
 
-	n, err := newNode(ctx, settings, places, log, gate)
-	if err != nil {
-		return err
-	}
+	front := newFront(gate, settings, log)
 	l, err := listen(places.api())
 	if err != nil {
 		log.WithError(err).Error("nuagectl will not work")
 	} else {
-		servers = append(servers, serve(l, n.api(), log))
+		servers = append(servers, serve(l, front, log))
 	}
+	n, err := newNode(ctx, settings, places, log, gate)
+	if err != nil {
+		for _, s := range servers {
+			s.Close()
+		}
+		log.WithError(err).Info("nuage stops before it has started")
+		return nil // it was told to stop: nothing else ends newNode
+	}
+	front.pass(n.api())
 	gate.open(n)
 	log.WithFields(logrus.Fields{"version": version, "host": n.host, "bridge": settings.Bridge}).Info("nuage is up")
 

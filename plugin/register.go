@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"sync"
+	"time"
 
+	"nuage/controller/store"
 	"nuage/controller/tenant"
 	"nuage/driver"
 	"nuage/ipam"
@@ -43,9 +44,17 @@ func (g *gate) pass(ctx context.Context) (*node, error) {
 		return g.node, nil
 	case <-ctx.Done():
 	}
+	return nil, g.reason()
+}
+
+// reason is why the gate is closed.
+func (g *gate) reason() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return nil, fmt.Errorf("%w: nuage is still starting: %v", tenant.ErrUnavailable, g.why)
+	if g.why == nil {
+		return tenant.Errorf(tenant.ErrUnavailable, "nuage is still starting")
+	}
+	return tenant.Errorf(tenant.ErrUnavailable, "nuage is still starting: %v", g.why)
 }
 
 // onDriver and onIPAM turn a driver's method into a verb that passes the gate.
@@ -76,13 +85,18 @@ func silent[D, Q any](do func(D, context.Context, Q) error) func(D, context.Cont
 	return func(d D, ctx context.Context, q Q) (struct{}, error) { return struct{}{}, do(d, ctx, q) }
 }
 
-// plain and bodiless let a method that is asked nothing pass the gate like the others.
-func plain[D, R any](do func(D, context.Context) (R, error)) func(D, context.Context, struct{}) (R, error) {
-	return func(d D, ctx context.Context, _ struct{}) (R, error) { return do(d, ctx) }
-}
-
-func bodiless[R any](do func(context.Context, struct{}) (R, error)) func(context.Context) (R, error) {
-	return func(ctx context.Context) (R, error) { return do(ctx, struct{}{}) }
+// able asks what the IPAM driver can do. dockerd waits for it when the plugin is enabled, so
+// that a node which does not start, say since it may not join, is not waited for: the answer
+// is the same, but for the note that dockerd has just begun to talk.
+func able[R any](g *gate, idle *ipam.Driver, do func(*ipam.Driver, context.Context) (R, error)) func(context.Context) (R, error) {
+	return func(ctx context.Context) (R, error) {
+		soon, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if n, err := g.pass(soon); err == nil {
+			return do(n.ipam, ctx)
+		}
+		return do(idle, ctx)
+	}
 }
 
 // unless refuses while the settings have a problem.
@@ -117,8 +131,9 @@ func register(w *wire, g *gate, s Settings) {
 	verb(w, "NetworkDriver.DiscoverDelete", detachDeadline, onDriver(g, silent(D.DiscoverDelete)))
 
 	type I = *ipam.Driver
-	asked(w, "IpamDriver.GetCapabilities", bodiless(onIPAM(g, plain(I.Capabilities))))
-	asked(w, "IpamDriver.GetDefaultAddressSpaces", bodiless(onIPAM(g, plain(I.DefaultAddressSpaces))))
+	idle := ipam.New(ipam.Config{Store: store.New(store.Config{}), Global: s.Scope == "global"})
+	asked(w, "IpamDriver.GetCapabilities", able(g, idle, I.Capabilities))
+	asked(w, "IpamDriver.GetDefaultAddressSpaces", able(g, idle, I.DefaultAddressSpaces))
 	verb(w, "IpamDriver.RequestPool", attachDeadline, unless(bad, onIPAM(g, I.RequestPool)))
 	verb(w, "IpamDriver.ReleasePool", detachDeadline, onIPAM(g, silent(I.ReleasePool)))
 	verb(w, "IpamDriver.RequestAddress", attachDeadline, unless(bad, onIPAM(g, I.RequestAddress)))

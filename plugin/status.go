@@ -13,10 +13,7 @@ import (
 func (n *node) status() vsd.Status {
 	s := vsd.Status{Host: n.host, Version: version, VTEP: n.settings.VTEP, Started: n.started,
 		UptimeSeconds: int64(time.Since(n.started).Seconds())}
-	for _, p := range n.settings.Problems {
-		setting, problem, _ := strings.Cut(p.Error(), ": ")
-		s.Settings = append(s.Settings, vsd.SettingError{Name: strings.TrimPrefix(setting, "setting "), Problem: problem})
-	}
+	s.Settings = settingErrors(n.settings)
 	n.storeStatus(&s)
 	sw := n.bridge.Status()
 	s.Switch = vsd.SwitchStatus{Bridge: sw.Bridge, Datapath: sw.Datapath, Version: sw.Version, Ports: len(n.bridge.Ports()),
