@@ -3,25 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	"nuage/controller/tenant"
-	"nuage/ipam"
 	"nuage/ovs"
 )
-
-// addresses is the IPAM driver as the network driver wants them.
-type addresses struct {
-	*ipam.Driver
-}
-
-func (a addresses) ClaimPool(ctx context.Context, networkID, space string, cidr netip.Prefix, gateway netip.Addr, said ipam.Options) (ipam.PoolRecord, error) {
-	return a.Driver.Claim(ctx, ipam.Network{ID: networkID, Space: space, CIDR: cidr, Gateway: gateway, Options: said})
-}
-
-func (a addresses) Forget(ctx context.Context, networkID string) error {
-	return a.Driver.Disclaim(ctx, networkID)
-}
 
 // ports is the bridge as the driver wants it.
 type ports struct{ *ovs.Bridge }
@@ -39,11 +24,6 @@ func (p ports) Ready() error {
 
 func (p ports) EnsurePort(ctx context.Context, name string, externalIDs map[string]string) error {
 	_, err := p.Bridge.EnsurePort(ctx, ovs.PortSpec{Name: name, ExternalIDs: externalIDs})
-	return err
-}
-
-func (p ports) WaitPort(ctx context.Context, name string) error {
-	_, err := p.Bridge.WaitPort(ctx, name)
 	return err
 }
 

@@ -138,7 +138,7 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, Log: log.WithField("part", "agent")})
 	n.ipam = ipam.New(ipam.Config{Store: n.store, Records: n.journal, Host: n.host, Enterprise: settings.Enterprise,
 		Autocreate: settings.Autocreate, Global: settings.Scope == "global", Log: log.WithField("part", "ipam")})
-	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: addresses{n.ipam}, Ports: ports{n.bridge}, Flows: n.agent,
+	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: n.ipam, Ports: ports{n.bridge}, Flows: n.agent,
 		Links: n.links, Journal: n.journal, Enterprise: settings.Enterprise, Autocreate: settings.Autocreate,
 		MTU: settings.MTU, MaxMTU: n.maxMTU, Scope: settings.Scope, Log: log.WithField("part", "driver")})
 	n.engine = &engine{socket: places.docker(), drivers: driverNames, seen: n.seen, log: log.WithField("part", "docker")}
@@ -217,16 +217,9 @@ func (n *node) settle(ctx context.Context) {
 	if err := n.store.PutHost(ctx, n.self()); err != nil {
 		n.log.WithError(err).Warn("this host is not registered; trying again")
 	}
-	report, err := n.driver.Reconcile(ctx)
-	if err != nil {
+	// The driver logs what it did.
+	if _, err := n.driver.Reconcile(ctx); err != nil {
 		n.log.WithError(err).Warn("not all is settled; trying again")
-	}
-	n.say(report, "settled")
-}
-
-func (n *node) say(r driver.Report, done string) {
-	if len(r.Removed)+len(r.Restored)+len(r.Adopted) > 0 {
-		n.log.WithFields(logrus.Fields{"removed": r.Removed, "restored": r.Restored, "adopted": r.Adopted}).Info(done)
 	}
 }
 
@@ -239,11 +232,9 @@ func (n *node) seen(ctx context.Context, networks map[string]bool, attached []At
 	if n.store.Ready() != nil {
 		return
 	}
-	report, err := n.driver.Collect(ctx, networks, endpoints, collectAfter)
-	if err != nil {
+	if _, err := n.driver.Collect(ctx, networks, endpoints, collectAfter); err != nil {
 		n.log.WithError(err).Warn("not all that Docker dropped is collected; trying again")
 	}
-	n.say(report, "collected")
 	for _, a := range attached {
 		if err := n.driver.Enrich(ctx, a.EndpointID, a.ContainerID, a.ContainerName); err != nil {
 			n.log.WithError(err).WithField("container", a.ContainerName).Warn("the vport does not have its container's name")

@@ -102,9 +102,9 @@ var Tables = []Table{
 	},
 	{
 		Number: TableForwarder, Name: "forwarder",
-		Purpose: "Subnet and MAC to the output port, or to the VTEP of the receiver's host. From a tunnel to this host's vports only.",
+		Purpose: "Subnet and MAC (or, where nobody has the MAC any more, address) to the output port, or to the VTEP of the receiver's host. From a tunnel to this host's vports only.",
 		Arrives: "IPv4 with its final MAC addresses, subnet and ttl.",
-		Miss:    "Dropped, counted by domain: broadcast and multicast, or a MAC that the subnet does not have.",
+		Miss:    "Dropped, counted by domain: broadcast and multicast, or neither MAC nor address of the subnet.",
 		Next:    []flow.Table{TableSourceGroups},
 		base:    missDrop(DropForwarderMiss), domain: forwardDomain, vport: forwardVport,
 	},
