@@ -11,6 +11,14 @@ const (
 	CTZone
 	CTMark
 	CTLabel
+	// The tuple of the packet that began the connection. A match on it is also one on a
+	// CTState of valid packets: +trk, and one bit of CTNew, CTEst, CTRel, CTRpl set or CTInv
+	// clear; so is the match of a flow that moves it. A port comes with the protocol.
+	CTIPv4Src
+	CTIPv4Dst
+	CTIPProto
+	CTPortSrc
+	CTPortDst
 	Reg0
 	Reg1
 	Reg2
@@ -148,6 +156,11 @@ var fields = [NumFields]fieldInfo{
 	CTZone:        {"ct_zone", "NXM_NX_CT_ZONE", 16, hexadecimal, nil},
 	CTMark:        {"ct_mark", "NXM_NX_CT_MARK", 32, hexadecimal, nil},
 	CTLabel:       {"ct_label", "NXM_NX_CT_LABEL", 128, hexadecimal, nil},
+	CTIPv4Src:     {"ct_nw_src", "NXM_NX_CT_NW_SRC", 32, ipv4, isIPv4},
+	CTIPv4Dst:     {"ct_nw_dst", "NXM_NX_CT_NW_DST", 32, ipv4, isIPv4},
+	CTIPProto:     {"ct_nw_proto", "NXM_NX_CT_NW_PROTO", 8, decimal, nil},
+	CTPortSrc:     {"ct_tp_src", "NXM_NX_CT_TP_SRC", 16, decimal, nil},
+	CTPortDst:     {"ct_tp_dst", "NXM_NX_CT_TP_DST", 16, decimal, nil},
 	Reg0:          {"reg0", "NXM_NX_REG0", 32, hexadecimal, nil},
 	Reg1:          {"reg1", "NXM_NX_REG1", 32, hexadecimal, nil},
 	Reg2:          {"reg2", "NXM_NX_REG2", 32, hexadecimal, nil},

@@ -58,6 +58,7 @@ func TestImplied(t *testing.T) {
 		{[]FieldMatch{Eq(SCTPSrc, 1), Eq(EthType, EthIPv4)}, "sctp,tp_src=1"},
 		{[]FieldMatch{EqIP(ARPSPA, addr("10.0.0.1")), Eq(EthType, 0x8035)}, "rarp,arp_spa=10.0.0.1"},
 		{[]FieldMatch{Masked(CTState, CTTrk|CTEst, CTTrk|CTEst|CTNew)}, "ct_state=-new+est+trk"},
+		{[]FieldMatch{EqIP(CTIPv4Dst, addr("10.0.0.1")), Eq(CTState, CTTrk|CTNew)}, "ct_state=new|trk,ct_nw_dst=10.0.0.1,ip"},
 		{[]FieldMatch{Masked(Reg1, 0xff, 0)}, ""},
 		{[]FieldMatch{Masked(Reg1, 0xff, 0xf0)}, "reg1=0xf0/0xf0"},
 		{[]FieldMatch{{Field: XXReg0, Value: Bytes{3: 1, 15: 2}, Mask: XXReg0.Ones()}}, "reg0=0x1,reg1=0,reg2=0,reg3=0x2"},

@@ -235,24 +235,39 @@ func decodeCond(s string) FieldMatch {
 
 // A builder gathers conditions by field.
 type builder struct {
-	has  uint64 // bit f: there is a condition on field f
+	has  fieldSet
 	cond [XXReg0]FieldMatch
 }
 
-var _ [64 - XXReg0]struct{} // builder.has has a bit for each field below
+// fieldSet is a set of fields below XXReg0.
+type fieldSet [(XXReg0 + 63) / 64]uint64
+
+func (s *fieldSet) add(f Field)      { s[f/64] |= 1 << (f % 64) }
+func (s *fieldSet) has(f Field) bool { return s[f/64]&(1<<(f%64)) != 0 }
+
+// all yields the fields in their order; one that is added meanwhile perhaps not.
+func (s *fieldSet) all(yield func(Field) bool) {
+	for i, rest := range s {
+		for ; rest != 0; rest &= rest - 1 {
+			if !yield(Field(64*i + bits.TrailingZeros64(rest))) {
+				return
+			}
+		}
+	}
+}
 
 func (b *builder) put(c *FieldMatch) {
 	if c.Field >= XXReg0 {
 		b.putQuad(c)
 		return
 	}
-	if b.has&(1<<c.Field) != 0 {
+	if b.has.has(c.Field) {
 		if b.cond[c.Field] != *c {
 			panic(fmt.Sprintf("flow: two conditions on %v", c.Field))
 		}
 		return
 	}
-	b.has |= 1 << c.Field
+	b.has.add(c.Field)
 	b.cond[c.Field] = *c
 }
 
@@ -268,17 +283,18 @@ func (b *builder) putQuad(c *FieldMatch) {
 }
 
 func (b *builder) match(foreign string) Match {
-	for rest := b.has; rest != 0; rest &= rest - 1 {
-		for _, im := range fields[bits.TrailingZeros64(rest)].implies {
-			if b.has&(1<<im.field) == 0 {
+	given := b.has
+	for f := range given.all {
+		for _, im := range fields[f].implies {
+			if !b.has.has(im.field) {
 				c := Eq(im.field, im.value)
 				b.put(&c)
 			}
 		}
 	}
 	buf := make([]byte, 0, 256)
-	for rest := b.has; rest != 0; rest &= rest - 1 {
-		buf = appendCond(buf, &b.cond[bits.TrailingZeros64(rest)])
+	for f := range b.has.all {
+		buf = appendCond(buf, &b.cond[f])
 	}
 	if foreign != "" {
 		buf = append(append(buf, foreignMark), foreign...)

@@ -45,6 +45,9 @@ func TestRefusal(t *testing.T) {
 		{with(drop(3, 1), flow.SetField{FieldMatch: flow.Eq(flow.TCPDst, 1)}), "OFPBAC_MATCH_INCONSISTENT"},
 		{with(drop(3, 1), flow.SetField{FieldMatch: flow.Eq(flow.CTState, 1)}), "OFPBAC_BAD_SET_ARGUMENT"},
 		{flow.Flow{Table: 3, Match: flow.NewMatch(flow.Eq(flow.TCPDst, 1))}, "OFPBMC_BAD_PREREQ"},
+		{flow.Flow{Table: 3, Match: flow.NewMatch(flow.Eq(flow.CTIPProto, 6))}, "OFPBMC_BAD_PREREQ"},
+		{flow.Flow{Table: 3, Match: flow.NewMatch(flow.Eq(flow.CTIPProto, 6), flow.Masked(flow.CTState, flow.CTTrk, flow.CTTrk))}, "OFPBMC_BAD_PREREQ"},
+		{with(drop(3, 1), flow.Move{Src: flow.Whole(flow.CTIPv4Src), Dst: flow.Whole(flow.Reg1)}), "OFPBAC_MATCH_INCONSISTENT"},
 		{drop(5, 2), "OFPFMFC_TABLE_FULL"}, // found by the commit, not before
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -93,6 +96,13 @@ func TestUnsayable(t *testing.T) {
 	bad.Cookie = ^uint64(0)
 	if err := f.Apply(ctxOf(t), flow.Diff{Add: []flow.Flow{bad}}); err == nil {
 		t.Error("reserved cookie: no error")
+	}
+	for _, c := range []flow.FieldMatch{flow.Eq(flow.CTPortDst, 80), flow.Masked(flow.CTPortSrc, 80, 0xf0), flow.Eq(flow.CTIPProto, 0)} {
+		bad := drop(1, 1)
+		bad.Match = flow.NewMatch(c, flow.Eq(flow.CTState, flow.CTTrk|flow.CTNew))
+		if err := f.Apply(ctxOf(t), flow.Diff{Add: []flow.Flow{bad}}); err == nil {
+			t.Errorf("%v: no error", bad)
+		}
 	}
 	same(t, "dump", f.dump(), nil)
 }
@@ -165,44 +175,6 @@ func TestFilter(t *testing.T) {
 		}
 		same(t, fmt.Sprintf("%+v", c.filter), texts(got), texts(c.want))
 	}
-}
-
-func TestMeters(t *testing.T) {
-	f := start(t)
-	ctx := ctxOf(t)
-	m := openflow.Meter{ID: 3, Rate: 50000, Burst: 25000}
-	if err := f.AddMeter(ctx, m); err != nil {
-		t.Fatal(err)
-	}
-	var refused *openflow.Error
-	if err := f.AddMeter(ctx, m); !errors.As(err, &refused) || refused.Name != "OFPMMFC_METER_EXISTS" {
-		t.Errorf("second add: %v", err)
-	}
-	user := drop(1, 1)
-	user.Actions = []flow.Action{flow.MeterAction{ID: 3}, flow.Goto{Table: 2}}
-	f.apply(t, flow.Diff{Add: []flow.Flow{user}})
-	m.Rate = 70000
-	if err := f.ModifyMeter(ctx, m); err != nil {
-		t.Fatal(err)
-	}
-	packets := openflow.Meter{ID: 9, Rate: 5, Packets: true}
-	if err := f.AddMeter(ctx, packets); err != nil {
-		t.Fatal(err)
-	}
-	got, err := f.Meters(ctx)
-	if err != nil || len(got) != 2 || got[0] != m && got[1] != m || got[0] != packets && got[1] != packets {
-		t.Errorf("meters are %v, %v", got, err)
-	}
-	if out := f.ovs.Ofctl("dump-meters", bridge); !strings.Contains(out, "meter=3 kbps burst bands=") || !strings.Contains(out, "rate=70000 burst_size=25000") {
-		t.Errorf("ovs-ofctl has %s", out)
-	}
-	same(t, "flows after modification", f.dump(), []string{user.String()})
-	for range 2 {
-		if err := f.DeleteMeter(ctx, 3); err != nil {
-			t.Errorf("delete: %v", err)
-		}
-	}
-	same(t, "flows after deletion", f.dump(), nil)
 }
 
 func TestFeatures(t *testing.T) {

@@ -24,6 +24,9 @@ func appendFlowMod(b []byte, xid uint32, command byte, f *flow.Flow) ([]byte, er
 	} else if cookie == reservedCookie {
 		return nil, errors.New("the cookie of all ones is reserved")
 	}
+	if err := checkTuple(f.Match); err != nil {
+		return nil, err
+	}
 	b = be.AppendUint64(b, cookie)
 	b = be.AppendUint64(b, 0) // cookie mask
 	b = append(b, byte(f.Table), command, 0, 0, 0, 0)
@@ -43,4 +46,19 @@ func appendFlowMod(b []byte, xid uint32, command byte, f *flow.Flow) ([]byte, er
 		return nil, fmt.Errorf("%d bytes long", len(b)-start)
 	}
 	return finish(b, start), nil
+}
+
+// checkTuple refuses conditions that the switch would keep but not report: such a flow
+// would be found nowhere and could not be deleted by what is found.
+func checkTuple(m flow.Match) error {
+	proto, ok := m.Get(flow.CTIPProto)
+	if ok && proto.Uint() == 0 {
+		return fmt.Errorf("the switch does not report a condition on %v 0", flow.CTIPProto)
+	}
+	for _, f := range []flow.Field{flow.CTPortSrc, flow.CTPortDst} {
+		if _, has := m.Get(f); has && !ok {
+			return fmt.Errorf("the switch reports a condition on %v only with one on %v", f, flow.CTIPProto)
+		}
+	}
+	return nil
 }

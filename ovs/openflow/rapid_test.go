@@ -92,8 +92,8 @@ func l4(eth, proto uint64) []flow.FieldMatch {
 
 func drawFlow(t *rapid.T) flow.Flow {
 	p := rapid.SampledFrom(protocols).Draw(t, "protocol")
-	conds := slices.Clone(p.match)
 	fixed := map[flow.Field]bool{}
+	conds, moves := drawTuple(t, slices.Clone(p.match))
 	for _, c := range conds {
 		fixed[c.Field] = true
 	}
@@ -122,10 +122,45 @@ func drawFlow(t *rapid.T) flow.Flow {
 	for range rapid.IntRange(0, 5).Draw(t, "actions") {
 		f.Actions = append(f.Actions, drawAction(t, settable, isIP, eth.Uint() == flow.EthIPv6))
 	}
+	f.Actions = append(f.Actions, moves...)
 	if rapid.Bool().Draw(t, "goto") {
 		f.Actions = append(f.Actions, flow.Goto{Table: f.Table + 1 + flow.Table(rapid.IntRange(0, 20).Draw(t, "ahead"))})
 	}
 	return f
+}
+
+// drawTuple adds conditions on the tuple by which conntrack knows a connection, as the
+// switch has them: of a packet that it takes for valid, addresses of an IPv4 packet, ports
+// with the protocol. With them come actions that read the tuple.
+func drawTuple(t *rapid.T, conds []flow.FieldMatch) ([]flow.FieldMatch, []flow.Action) {
+	if rapid.IntRange(0, 2).Draw(t, "tracked") > 0 {
+		return conds, nil
+	}
+	conds = append(conds, rapid.SampledFrom([]flow.FieldMatch{
+		flow.Masked(flow.CTState, flow.CTTrk|flow.CTNew, flow.CTTrk|flow.CTNew|flow.CTEst), flow.Masked(flow.CTState, flow.CTTrk, flow.CTTrk|flow.CTInv),
+		flow.Masked(flow.CTState, flow.CTTrk|flow.CTRpl, flow.CTTrk|flow.CTRpl), flow.Eq(flow.CTState, flow.CTTrk|flow.CTEst),
+	}).Draw(t, "valid"))
+	fields := []flow.Field{flow.CTIPProto}
+	if slices.Contains(conds, flow.Eq(flow.EthType, flow.EthIPv4)) {
+		fields = append(fields, flow.CTIPv4Src, flow.CTIPv4Dst)
+	}
+	var moves []flow.Action
+	for _, f := range rapid.SliceOfNDistinct(rapid.SampledFrom(append(fields, flow.CTPortSrc, flow.CTPortDst)), 0, 3, rapid.ID).Draw(t, "moves") {
+		moves = append(moves, flow.Move{Src: flow.Whole(f), Dst: flow.Bits(flow.Reg9, 0, f.Bits())})
+	}
+	if rapid.Bool().Draw(t, "ports") {
+		conds = append(conds, flow.Eq(flow.CTIPProto, rapid.Uint64Range(1, 255).Draw(t, "ct protocol")))
+		fields = append(fields[1:], flow.CTPortSrc, flow.CTPortDst)
+	} else {
+		fields = fields[1:]
+	}
+	if len(fields) == 0 {
+		return conds, moves
+	}
+	for _, f := range rapid.SliceOfNDistinct(rapid.SampledFrom(fields), 0, 4, rapid.ID).Draw(t, "tuple") {
+		conds = append(conds, drawValue(t, f, true))
+	}
+	return conds, moves
 }
 
 // drawValue is a condition on a field, or a value to set.
