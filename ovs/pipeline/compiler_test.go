@@ -143,7 +143,7 @@ func TestFlowsPerObject(t *testing.T) {
 }
 
 const (
-	flowsPerLocalVport  = 13
+	flowsPerLocalVport  = 15
 	flowsPerRemoteVport = 4
 	flowsPerSubnet      = 5
 	flowsPerDomain      = 8

@@ -86,6 +86,9 @@ func drawPacket(t *rapid.T, w *world, from *tenant.Vport) tenant.Packet {
 		p.Protocol = tenant.ProtocolUDP
 		p.SrcPort = rapid.SampledFrom([]uint16{67, 68, 4789}).Draw(t, "sport")
 		p.DstPort = rapid.SampledFrom([]uint16{67, 68, 4789}).Draw(t, "dport")
+		if rarely("without an address") {
+			p.Src = netip.IPv4Unspecified()
+		}
 	case 6:
 		p.Protocol, p.SrcPort, p.DstPort = 6, 40000, 80
 	default:

@@ -24,6 +24,7 @@ var (
 	DropUnknownPort     = Drop{TableClassifier, 0, "switch", "port without a vport"}
 	DropUnknownVNI      = Drop{TableTunnel, 0, "switch", "tunnel packet with a VNI that is not here"}
 	DropDHCPServer      = Drop{TableGuard, 110, "vport", tenant.ReasonDHCPServer}
+	DropDHCPClient      = Drop{TableGuard, 105, "vport", tenant.ReasonDHCPClient}
 	DropSpoofedARP      = Drop{TableGuard, 20, "vport", tenant.ReasonSpoofedARP}
 	DropSpoofedIP       = Drop{TableGuard, 10, "vport", tenant.ReasonSpoofedIP}
 	DropOtherProtocol   = Drop{TableGuard, 5, "vport", tenant.ReasonOtherProtocol}
@@ -55,7 +56,7 @@ var (
 var Drops = []Drop{
 	DropTagged, DropPrime, DropUnknownVTEP, DropTunnelProtocol, DropUnknownPort,
 	DropUnknownVNI,
-	DropDHCPServer, DropSpoofedARP, DropSpoofedIP, DropOtherProtocol, DropGuardMiss,
+	DropDHCPServer, DropDHCPClient, DropSpoofedARP, DropSpoofedIP, DropOtherProtocol, DropGuardMiss,
 	DropOwnAddress, DropUnknownARP, DropARPMiss,
 	DropToGateway,
 	DropTTL0, DropTTL1, DropUnknownAddress, DropOutside,

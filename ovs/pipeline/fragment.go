@@ -59,7 +59,12 @@ func (f *fragment) drop(d Drop, m flow.Match) { f.add(d.Table, d.Priority, m) }
 
 // dropAloud drops and shows the headers to the agent, which answers with an ICMP error.
 func (f *fragment) dropAloud(d Drop, m flow.Match, userData string) {
-	f.add(d.Table, d.Priority, m, flow.Controller{MaxLen: headerBytes, UserData: userData})
+	f.dropAsking(d, m, userData, headerBytes)
+}
+
+// dropAsking drops and shows that many bytes to the agent.
+func (f *fragment) dropAsking(d Drop, m flow.Match, userData string, bytes uint16) {
+	f.add(d.Table, d.Priority, m, flow.Controller{MaxLen: bytes, UserData: userData})
 }
 
 // What the user data of a packet that goes to the agent begins with.
@@ -69,6 +74,8 @@ const (
 	TooLarge = "mtu"
 	// Expired: the ttl ran out.
 	Expired = "ttl"
+	// DHCP: what a client asks a DHCP server; the packet is whole.
+	DHCP = "dhcp"
 )
 
 // headerBytes of a packet are enough for the agent: Ethernet, the longest IPv4 header and
@@ -76,6 +83,7 @@ const (
 const (
 	ethernetHeader = 14
 	headerBytes    = ethernetHeader + 60 + 8
+	wholePacket    = 65535
 )
 
 func missDrop(d Drop) func(*fragment, object) {

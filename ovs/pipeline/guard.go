@@ -19,7 +19,19 @@ func guardVport(f *fragment, o object) {
 	f.add(TableGuard, 100, flow.NewMatch(isIPv4(), fromPort(o), own, v4(flow.IPv4Src, o.vport.IPv4)), flow.Goto{Table: TableGateway})
 
 	f.drop(DropDHCPServer, flow.NewMatch(isIPv4(), fromPort(o), isProto(flow.ProtoUDP), flow.Eq(flow.UDPSrc, 67), flow.Eq(flow.UDPDst, 68)))
+	dhcpVport(f, o, own)
 	f.drop(DropSpoofedARP, flow.NewMatch(isARP(), fromPort(o)))
 	f.drop(DropSpoofedIP, flow.NewMatch(isIPv4(), fromPort(o)))
 	f.drop(DropOtherProtocol, flow.NewMatch(fromPort(o)))
+}
+
+// What a vport asks of DHCP goes to the agent whole, wherever it is sent: no other server
+// could answer. The port has told who asks, so that all of it but the MAC and the address
+// is for the agent to judge.
+func dhcpVport(f *fragment, o object, own flow.FieldMatch) {
+	ask := flow.NewMatch(isIPv4(), fromPort(o), own, isProto(flow.ProtoUDP), flow.Masked(flow.IPFrag, 0, 3),
+		flow.Eq(flow.UDPSrc, 68), flow.Eq(flow.UDPDst, 67))
+	for _, from := range []netip.Addr{o.vport.IPv4, netip.IPv4Unspecified()} {
+		f.dropAsking(DropDHCPClient, ask.And(v4(flow.IPv4Src, from)), DHCP, wholePacket)
+	}
 }

@@ -71,7 +71,7 @@ var Tables = []Table{
 	},
 	{
 		Number: TableGuard, Name: "guard",
-		Purpose: "A vport sends with its own MAC and IPv4 address only, in the Ethernet, IP and ARP headers.",
+		Purpose: "A vport sends with its own MAC and IPv4 address only, in the Ethernet, IP and ARP headers. What it asks of DHCP goes to the agent.",
 		Arrives: "Frames of a vport, domain and subnet known.",
 		Miss:    "Dropped.",
 		Next:    []flow.Table{TableARP, TableGateway},

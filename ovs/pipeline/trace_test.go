@@ -306,6 +306,13 @@ func TestPackets(t *testing.T) {
 		{"DHCP server", with(ping(me, broadcast, "255.255.255.255"), func(p *tenant.Packet) { p.Protocol, p.SrcPort, p.DstPort = 17, 67, 68 }), drop(tenant.ReasonDHCPServer)},
 		{"DHCP client", with(ping(me, broadcast, "255.255.255.255"), func(p *tenant.Packet) {
 			p.Protocol, p.SrcPort, p.DstPort, p.Src = 17, 68, 67, netip.IPv4Unspecified()
+		}), drop(tenant.ReasonDHCPClient)},
+		{"DHCP client that renews", with(ping(me, gw, "10.0.1.1"), func(p *tenant.Packet) { p.Protocol, p.SrcPort, p.DstPort = 17, 68, 67 }), drop(tenant.ReasonDHCPClient)},
+		{"DHCP client with another's address", with(ping(me, broadcast, "255.255.255.255"), func(p *tenant.Packet) {
+			p.Protocol, p.SrcPort, p.DstPort, p.Src = 17, 68, 67, v("app1/web-2").IPv4
+		}), drop(tenant.ReasonSpoofedIP)},
+		{"DHCP client with another's MAC", with(ping(me, broadcast, "255.255.255.255"), func(p *tenant.Packet) {
+			p.Protocol, p.SrcPort, p.DstPort, p.Src, p.EthSrc = 17, 68, 67, netip.IPv4Unspecified(), stranger
 		}), drop(tenant.ReasonSpoofedIP)},
 		{"ARP gateway", whoHas(me, "10.0.1.1"), tenant.Outcome{Decision: tenant.Answered, EthSrc: gw}},
 		{"ARP neighbour", whoHas(me, "10.0.1.12"), tenant.Outcome{Decision: tenant.Answered, EthSrc: v("app1/web-2").MAC}},
