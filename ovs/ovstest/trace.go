@@ -24,9 +24,9 @@ type Tracked struct {
 // says.
 //
 // ofproto/trace asks no conntrack. It keeps the ct_* fields of the packet that it is given
-// into the table of a ct action, takes ct_state alone from --ct-next, and forgets them behind
-// a ct action without a table, as the switch does; what a ct(commit) writes is not seen in
-// the table behind it. It accepts the fields only with a ct_state that is valid
+// into the table of a ct action, with the mark that a commit there sets, takes ct_state alone
+// from --ct-next, and forgets them behind the ct action in the flow's own list, as the
+// switch does. It accepts the fields only with a ct_state that is valid
 // for them, so the packet has +trk+new before the first ct action too: a flow there that
 // matches ct_state is not to be traced in this way.
 func (o *OVS) TraceTracked(bridge, packet string, c Tracked) string {

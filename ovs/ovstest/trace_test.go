@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Flows behind ct actions meet the tuple and the mark that the trace was given, over each
-// recirculation, whatever the packet's own addresses are.
+// Flows behind ct actions meet the tuple and the mark that the trace was given, or the mark
+// that a commit has set, over each recirculation, whatever the packet's own addresses are.
 func TestTraceTracked(t *testing.T) {
 	o := Start(t)
 	o.AddBridge("br0")
@@ -19,7 +19,7 @@ func TestTraceTracked(t *testing.T) {
 		"table=10,ct_state=+trk+new,icmp,ct_nw_proto=1,ct_tp_src=8,ct_tp_dst=0,actions=set_field:4->reg4",
 		"table=10,ct_state=+trk+est,tcp6,ct_nw_proto=6,ct_ipv6_src=fd00::1,ct_ipv6_dst=fd00::2,actions=set_field:5->reg4",
 		"table=20,ip,actions=ct(commit,zone=5,exec(set_field:9->ct_mark),table=30)",
-		"table=30,ct_state=+trk-new+est,tcp,ct_nw_src=10.0.0.1,ct_nw_proto=6,ct_mark=7,actions=set_field:6->reg4",
+		"table=30,ct_state=+trk-new+est,tcp,ct_nw_src=10.0.0.1,ct_nw_proto=6,ct_mark=9,actions=set_field:6->reg4",
 	} {
 		o.Ofctl("add-flow", "br0", f)
 	}
