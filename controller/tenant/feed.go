@@ -113,6 +113,11 @@ func (s *Subscription) all(st *State) {
 	collect(&cs, KindHost, st.Hosts)
 	collect(&cs, KindNetwork, st.Networks)
 	collect(&cs, KindLease, st.Leases)
+	collect(&cs, KindPolicyGroup, st.PolicyGroups)
+	collect(&cs, KindNetworkMacro, st.NetworkMacros)
+	collect(&cs, KindPolicy, st.Policies)
+	collect(&cs, KindEntry, st.Entries)
+	collect(&cs, KindRateLimiter, st.RateLimiters)
 	s.mark(cs)
 }
 

@@ -32,3 +32,28 @@ type HostStatus struct {
 	// alive is dead since Seen. It is not part of the stored value.
 	Alive bool `json:"-"`
 }
+
+// Counter is what a switch has counted.
+type Counter struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// Counters are what one host's switch has counted in one domain, since it started or as
+// long as it has kept count. A packet counts where its sender is.
+type Counters struct {
+	Host     string `json:"host"`
+	DomainID string `json:"domainID"`
+	// Seen is when the host told this, in UTC; set by the store.
+	Seen time.Time `json:"seen"`
+	// Entries are by ID, of entries with StatsLogging; Defaults by the ID of the policy whose
+	// default decided; Limited by the ID of the vport whose rate limiter dropped.
+	Entries  map[string]Counter `json:"entries,omitempty"`
+	Defaults map[string]Counter `json:"defaults,omitempty"`
+	Limited  map[string]Counter `json:"limited,omitempty"`
+	// Drops are by the ID of a vport of this host and the reason.
+	Drops map[string]map[Reason]Counter `json:"drops,omitempty"`
+}
+
+// CountersID is the key of State.Counters.
+func CountersID(host, domainID string) string { return host + "/" + domainID }

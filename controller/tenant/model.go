@@ -1,6 +1,7 @@
 // Package tenant is the model of a company's tenant networks: enterprises,
 // domains, zones, subnets, vports, address leases, hosts and Docker networks,
-// with their names, their validation and the State that the compiler reads.
+// the policies and rate limiters that hold between them, with their names, their
+// validation, the State that the compiler reads and the verdict that it owes.
 //
 // It is values and pure functions only: it never does input or output, never
 // reads a clock and never imports another package of the project.
@@ -17,14 +18,19 @@ type Kind string
 
 // The kinds of object, in order of containment.
 const (
-	KindEnterprise Kind = "enterprises"
-	KindDomain     Kind = "domains"
-	KindZone       Kind = "zones"
-	KindSubnet     Kind = "subnets"
-	KindVport      Kind = "vports"
-	KindHost       Kind = "hosts"
-	KindNetwork    Kind = "networks"
-	KindLease      Kind = "addresses"
+	KindEnterprise   Kind = "enterprises"
+	KindNetworkMacro Kind = "networkmacros"
+	KindDomain       Kind = "domains"
+	KindZone         Kind = "zones"
+	KindSubnet       Kind = "subnets"
+	KindPolicyGroup  Kind = "policygroups"
+	KindPolicy       Kind = "policies"
+	KindEntry        Kind = "entries"
+	KindRateLimiter  Kind = "ratelimiters"
+	KindVport        Kind = "vports"
+	KindHost         Kind = "hosts"
+	KindNetwork      Kind = "networks"
+	KindLease        Kind = "addresses"
 )
 
 // Key identifies an object over all kinds.
@@ -83,6 +89,8 @@ type Zone struct {
 	DomainID    string `json:"domainID"`
 	Name        string `json:"name"`
 	Description string `json:"description,omitempty"`
+	// Number is the zone's in its domain, 1..MaxZoneNumber: the switch's name for it.
+	Number uint16 `json:"number"`
 }
 
 // Subnet is one IPv4 prefix of a domain, in a zone.
@@ -130,6 +138,11 @@ type Vport struct {
 	Interface string `json:"interface,omitempty"`
 	// PolicyGroups are names of policy groups of the domain.
 	PolicyGroups []string `json:"policyGroups,omitempty"`
+	// AddressSpoofing lets the vport send with any IPv4 and MAC address. What it sends is
+	// judged by the addresses that it uses.
+	AddressSpoofing bool `json:"addressSpoofing,omitempty"`
+	// VirtualIPs are addresses that the vport may send from beside its own.
+	VirtualIPs []VirtualIP `json:"virtualIPs,omitempty"`
 	// User is the name that the attachment was made for (NUAGE-USER), if any.
 	User string `json:"user,omitempty"`
 	// Owner says what the vport is for, in Docker's words.

@@ -16,9 +16,17 @@ type State struct {
 	Networks    map[string]*Network
 	Leases      map[string]*Lease // by LeaseID
 
+	PolicyGroups  map[string]*PolicyGroup
+	NetworkMacros map[string]*NetworkMacro
+	Policies      map[string]*Policy
+	Entries       map[string]*Entry
+	RateLimiters  map[string]*RateLimiter
+
 	// HostStatus is by the host's name. Only a state read at once has it: it changes all the
 	// time, so no feed shows it.
 	HostStatus map[string]*HostStatus
+	// Counters are by CountersID; the same holds for them.
+	Counters map[string]*Counters
 
 	children map[Key]map[Key]struct{}
 }
@@ -34,8 +42,15 @@ func NewState() *State {
 		Hosts:       map[string]*Host{},
 		Networks:    map[string]*Network{},
 		Leases:      map[string]*Lease{},
-		HostStatus:  map[string]*HostStatus{},
-		children:    map[Key]map[Key]struct{}{},
+
+		PolicyGroups:  map[string]*PolicyGroup{},
+		NetworkMacros: map[string]*NetworkMacro{},
+		Policies:      map[string]*Policy{},
+		Entries:       map[string]*Entry{},
+		RateLimiters:  map[string]*RateLimiter{},
+
+		HostStatus: map[string]*HostStatus{},
+		children:   map[Key]map[Key]struct{}{},
 	}
 }
 
@@ -67,6 +82,16 @@ func (s *State) Apply(c Change) {
 		apply(s, s.Networks, c)
 	case KindLease:
 		apply(s, s.Leases, c)
+	case KindPolicyGroup:
+		apply(s, s.PolicyGroups, c)
+	case KindNetworkMacro:
+		apply(s, s.NetworkMacros, c)
+	case KindPolicy:
+		apply(s, s.Policies, c)
+	case KindEntry:
+		apply(s, s.Entries, c)
+	case KindRateLimiter:
+		apply(s, s.RateLimiters, c)
 	default:
 		panic(fmt.Sprintf("tenant: unknown kind %q", c.Key.Kind))
 	}
@@ -114,6 +139,27 @@ func parents(v any) []Key {
 	case *Vport:
 		add(KindSubnet, v.SubnetID)
 		add(KindHost, v.Host)
+		for _, name := range v.PolicyGroups {
+			ks = append(ks, MemberKey(v.DomainID, name))
+		}
+	case *PolicyGroup:
+		add(KindDomain, v.DomainID)
+	case *NetworkMacro:
+		add(KindEnterprise, v.EnterpriseID)
+	case *Policy:
+		add(KindDomain, v.DomainID)
+	case *Entry:
+		add(KindPolicy, v.PolicyID)
+		for _, side := range []Side{v.From, v.To} {
+			if k, named := side.Key(); named {
+				add(k.Kind, k.ID)
+			}
+		}
+	case *RateLimiter:
+		add(v.On.Kind, v.On.ID)
+		if v.On.Kind != KindDomain {
+			add(KindDomain, v.DomainID)
+		}
 	case *Network:
 		add(KindSubnet, v.SubnetID)
 	case *Lease:
@@ -123,8 +169,9 @@ func parents(v any) []Key {
 }
 
 // Children calls f with the key of each object of a kind that names k: the domains of an
-// enterprise, the zones and subnets of a domain, the subnets of a zone, the vports,
-// networks and addresses of a subnet, the vports of a host. The order is random.
+// enterprise, the zones, subnets, policies and policy groups of a domain, the subnets of a
+// zone, the vports, networks and addresses of a subnet, the vports of a host, the entries
+// that name a zone, the vports of a MemberKey. The order is random.
 func (s *State) Children(k Key, kind Kind, f func(id string)) {
 	for c := range s.children[k] {
 		if c.Kind == kind {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -16,6 +17,7 @@ const (
 	MinCustomerID        = 10000
 	MaxVNI               = 1<<24 - 1
 	MaxDomainNumber      = 1<<15 - 1
+	MaxZoneNumber        = 1<<16 - 1
 	minPrefix            = 8
 	maxPrefix            = 30
 )
@@ -55,8 +57,19 @@ func ValidateName(name string) error {
 
 // Noun is the singular of a kind, as messages have it.
 func (k Kind) Noun() string {
-	if k == KindLease {
+	switch k {
+	case KindLease:
 		return "address"
+	case KindPolicy:
+		return "policy"
+	case KindEntry:
+		return "entry"
+	case KindPolicyGroup:
+		return "policy group"
+	case KindNetworkMacro:
+		return "network macro"
+	case KindRateLimiter:
+		return "rate limiter"
 	}
 	return strings.TrimSuffix(string(k), "s")
 }
@@ -154,7 +167,7 @@ func (d Domain) Validate() error {
 	return errors.Join(validateNamed(d.Meta, d.Name, d.Description), validateVNI(d.VNI))
 }
 
-// Validate checks a zone.
+// Validate accepts a Number of 0: it is chosen on creation.
 func (z Zone) Validate() error { return validateNamed(z.Meta, z.Name, z.Description) }
 
 // Validate accepts a VNI of 0: it is chosen on creation. The gateway must be there
@@ -187,6 +200,21 @@ func (v Vport) Validate() error {
 		return Errorf(ErrInvalid, "no MAC address")
 	case v.Error == "" && !v.IPv4.Is4():
 		return Errorf(ErrInvalid, "no IPv4 address")
+	}
+	for _, g := range v.PolicyGroups {
+		if err := ValidateName(g); err != nil {
+			return Errorf(ErrInvalid, "policy group: %v", err)
+		}
+	}
+	for i, vip := range v.VirtualIPs {
+		switch {
+		case !vip.IPv4.Is4() || vip.IPv4 == v.IPv4:
+			return Errorf(ErrInvalid, "virtual IP %s is not a further IPv4 address", vip.IPv4)
+		case vip.MAC[0]&1 != 0 || vip.MAC == GatewayMAC:
+			return Errorf(ErrInvalid, "virtual IP %s: %s is not a MAC address for a vport", vip.IPv4, vip.MAC)
+		case slices.ContainsFunc(v.VirtualIPs[:i], func(o VirtualIP) bool { return o.IPv4 == vip.IPv4 }):
+			return Errorf(ErrInvalid, "virtual IP %s is given twice", vip.IPv4)
+		}
 	}
 	return nil
 }

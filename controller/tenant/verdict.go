@@ -13,9 +13,13 @@ type Packet struct {
 
 	// Of IPv4. A port is 0 where the protocol has none.
 	Protocol           uint8
-	TTL                uint8
+	TTL, DSCP          uint8
 	SrcPort, DstPort   uint16
 	ICMPType, ICMPCode uint8
+	// Track is what connection tracking has said; of a TrackReply, Of is the connection's
+	// first packet. Both matter in a domain with policies only.
+	Track Track
+	Of    Tuple
 
 	// Of ARP.
 	Op  uint16 // 1 asks, 2 answers
@@ -64,6 +68,8 @@ const (
 	ReasonUnknownMAC     Reason = "MAC that the subnet does not have"
 	ReasonNoTunnel       Reason = "vport on another host, no tunnel"
 	ReasonHairpin        Reason = "to the sender itself"
+	ReasonIngressPolicy  Reason = "policy from the vport into the network"
+	ReasonEgressPolicy   Reason = "policy from the network to the vport"
 )
 
 // Outcome is a decision with what can be seen of it.
@@ -73,6 +79,11 @@ type Outcome struct {
 	To       string // of a delivery: the ID of the vport
 	EthSrc   MAC    // of a delivery or an answer: who it comes from
 	TTL      uint8  // of IPv4, as it arrives
+
+	// What the policies said, of a packet that came to be judged in a domain with policies.
+	Ingress, Egress *Ruling
+	// Rejected is a drop that the sender is told of.
+	Rejected bool
 }
 
 func dropped(r Reason) Outcome { return Outcome{Decision: Dropped, Reason: r} }
@@ -98,7 +109,7 @@ func (s *State) Verdict(from *Vport, p Packet) Outcome {
 func (s *State) verdictARP(from *Vport, subnet *Subnet, p Packet) Outcome {
 	probe := p.Op == 1 && p.Src == netip.IPv4Unspecified()
 	switch {
-	case p.EthSrc != from.MAC || p.SHA != from.MAC || p.Src != from.IPv4 && !probe:
+	case p.EthSrc != p.SHA || !from.maySend(p.EthSrc, p.Src) && !(probe && from.hasMAC(p.EthSrc)):
 		return dropped(ReasonSpoofedARP)
 	case p.Op == 1 && p.Dst == from.IPv4:
 		return dropped(ReasonOwnAddress)
@@ -121,7 +132,7 @@ func (s *State) verdictIPv4(from *Vport, subnet *Subnet, p Packet) Outcome {
 	case p.Protocol == ProtocolUDP && p.SrcPort == 68 && p.DstPort == 67 && p.EthSrc == from.MAC &&
 		(p.Src == from.IPv4 || p.Src == netip.IPv4Unspecified()):
 		return dropped(ReasonDHCPClient)
-	case p.EthSrc != from.MAC || p.Src != from.IPv4:
+	case !from.maySend(p.EthSrc, p.Src):
 		return dropped(ReasonSpoofedIP)
 	}
 	for _, sn := range s.Subnets {
@@ -140,13 +151,13 @@ func (s *State) verdictIPv4(from *Vport, subnet *Subnet, p Packet) Outcome {
 	}
 	for _, v := range s.Vports {
 		if v.Host != "" && v.SubnetID == subnet.ID && v.MAC == p.EthDst {
-			return s.arrive(from, v, Outcome{EthSrc: p.EthSrc, TTL: p.TTL})
+			return s.arrive(from, v, p, Outcome{EthSrc: p.EthSrc, TTL: p.TTL})
 		}
 	}
 	// The MAC of whoever had the address before.
 	for _, v := range s.Vports {
 		if v.Host != "" && v.SubnetID == subnet.ID && v.IPv4 == p.Dst {
-			if o := s.arrive(from, v, Outcome{EthSrc: p.EthSrc, TTL: p.TTL}); o.Reason != ReasonNoTunnel {
+			if o := s.arrive(from, v, p, Outcome{EthSrc: p.EthSrc, TTL: p.TTL}); o.Reason != ReasonNoTunnel {
 				return o
 			}
 		}
@@ -164,7 +175,7 @@ func (s *State) route(from *Vport, domainID string, p Packet) Outcome {
 	for _, v := range s.Vports {
 		sn := s.Subnets[v.SubnetID]
 		if v.Host != "" && sn != nil && sn.DomainID == domainID && v.IPv4 == p.Dst {
-			return s.arrive(from, v, Outcome{EthSrc: GatewayMAC, TTL: p.TTL - 1})
+			return s.arrive(from, v, p, Outcome{EthSrc: GatewayMAC, TTL: p.TTL - 1})
 		}
 	}
 	for _, sn := range s.Subnets {
@@ -175,20 +186,54 @@ func (s *State) route(from *Vport, domainID string, p Packet) Outcome {
 	return dropped(ReasonOutside)
 }
 
-// arrive is where policies between two vports decide, once there are any: a domain
-// without one allows everything inside it.
-func (s *State) arrive(from, to *Vport, o Outcome) Outcome {
-	switch {
-	case from.ID == to.ID:
-		return dropped(ReasonHairpin)
-	case from.Host != to.Host && !(s.hasVTEP(from.Host) && s.hasVTEP(to.Host)):
+// arrive is where the policies between two vports decide: a domain without one allows
+// everything inside it.
+func (s *State) arrive(from, to *Vport, p Packet, o Outcome) Outcome {
+	if from.Host != to.Host && !(s.hasVTEP(from.Host) && s.hasVTEP(to.Host)) {
 		return dropped(ReasonNoTunnel)
 	}
 	o.Decision, o.To = Delivered, to.ID
+	o = s.judge(s.Subnets[to.SubnetID].DomainID, p, o)
+	if o.Decision == Delivered && from.ID == to.ID {
+		return dropped(ReasonHairpin)
+	}
 	return o
 }
 
 func (s *State) hasVTEP(host string) bool {
 	h := s.Hosts[host]
 	return h != nil && h.VTEP.IsValid()
+}
+
+// maySend is whether a vport may send from an address.
+func (v *Vport) maySend(mac MAC, a netip.Addr) bool {
+	if v.AddressSpoofing || mac == v.MAC && a == v.IPv4 {
+		return true
+	}
+	for _, vip := range v.VirtualIPs {
+		if a == vip.IPv4 && mac == vip.mac(v) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasMAC is whether a vport may send from a MAC address.
+func (v *Vport) hasMAC(mac MAC) bool {
+	if v.AddressSpoofing || mac == v.MAC {
+		return true
+	}
+	for _, vip := range v.VirtualIPs {
+		if mac == vip.mac(v) {
+			return true
+		}
+	}
+	return false
+}
+
+func (vip VirtualIP) mac(v *Vport) MAC {
+	if vip.MAC.IsZero() {
+		return v.MAC
+	}
+	return vip.MAC
 }
