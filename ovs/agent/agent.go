@@ -46,6 +46,8 @@ type Config struct {
 	Feed   *tenant.Feed
 	Switch Switch
 	Log    logrus.FieldLogger
+	// DHCP is what vports are told that ask.
+	DHCP DHCP
 	// Readback is how often all flows are read back and drift is repaired; a minute if 0.
 	Readback time.Duration
 }

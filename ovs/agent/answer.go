@@ -45,7 +45,7 @@ func (a *Agent) answer(ctx context.Context) {
 				err := a.conf.Switch.PacketOut(bounded, []flow.Action{flow.Output{Port: port}}, frame)
 				cancel()
 				if err != nil {
-					a.conf.Log.WithError(err).Debug("an ICMP answer was not sent")
+					a.conf.Log.WithError(err).Debug("an answer was not sent")
 				}
 			}
 		}
@@ -69,24 +69,39 @@ func (b *bucket) take(now time.Time) bool {
 
 // reply is the frame that the vport at a port gets for a packet that it sent; nil for none.
 func (a *Agent) reply(port uint32, p openflow.PacketIn) []byte {
-	kind, mtu := timeExceeded, uint16(0)
-	if data, large := strings.CutPrefix(p.UserData, pipeline.TooLarge); large && len(data) == 2 {
-		kind, mtu = fragmentationNeeded, binary.BigEndian.Uint16([]byte(data))
-	} else if p.UserData != pipeline.Expired {
+	who, known := a.askerAt(port)
+	if !known {
 		return nil
 	}
+	data, large := strings.CutPrefix(p.UserData, pipeline.TooLarge)
+	switch {
+	case p.UserData == pipeline.DHCP:
+		return a.answerDHCP(p.Packet, who)
+	case large && len(data) == 2:
+		return icmpError(p.Packet, &who.vport, who.subnet.Gateway, fragmentationNeeded, binary.BigEndian.Uint16([]byte(data)))
+	case p.UserData == pipeline.Expired:
+		return icmpError(p.Packet, &who.vport, who.subnet.Gateway, timeExceeded, 0)
+	}
+	return nil
+}
+
+// askerAt is the vport that has a port.
+func (a *Agent) askerAt(port uint32) (who asker, known bool) {
 	a.mu.Lock()
 	id, known := a.compiler.VportAt(port)
 	a.mu.Unlock()
-	var v *tenant.Vport
-	var subnet *tenant.Subnet
-	a.conf.Feed.View(func(s *tenant.State) {
-		if v = s.Vports[id]; v != nil {
-			subnet = s.Subnets[v.SubnetID]
-		}
-	})
-	if !known || v == nil || subnet == nil {
-		return nil
+	if !known {
+		return who, false
 	}
-	return icmpError(p.Packet, v, subnet.Gateway, kind, mtu)
+	a.conf.Feed.View(func(s *tenant.State) {
+		v := s.Vports[id]
+		if v == nil || s.Subnets[v.SubnetID] == nil {
+			known = false
+			return
+		}
+		who = asker{vport: *v, subnet: *s.Subnets[v.SubnetID]}
+		n := s.Networks[v.Owner.NetworkID]
+		who.enclosed = n != nil && n.Internal
+	})
+	return who, known
 }

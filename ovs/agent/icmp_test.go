@@ -18,14 +18,14 @@ import (
 )
 
 var (
-	asker   = &tenant.Vport{MAC: tenant.MAC{2, 0, 0, 0, 0, 7}, IPv4: netip.MustParseAddr("10.0.0.7")}
+	client  = &tenant.Vport{MAC: tenant.MAC{2, 0, 0, 0, 0, 7}, IPv4: netip.MustParseAddr("10.0.0.7")}
 	gateway = netip.MustParseAddr("10.0.0.1")
 )
 
 // The answer, byte by byte.
 func TestICMPError(t *testing.T) {
 	frame := append([]byte{0x02, 0, 0, 0, 0, 9, 0x0a, 0x6e, 0x75, 0x61, 0x67, 0x65, 8, 0}, unhex("450005dc1234400040060000"+"0a000007"+"0a000109"+"9c40005000000001")...)
-	got := icmpError(frame, asker, gateway, fragmentationNeeded, 1350)
+	got := icmpError(frame, client, gateway, fragmentationNeeded, 1350)
 	want := "020000000007" + "0a6e75616765" + "0800" +
 		"45c00038000000004001" + "65fe" + "0a000001" + "0a000007" +
 		"0304" + "%04x" + "0000" + "0546" +
@@ -56,7 +56,7 @@ func TestNoICMPError(t *testing.T) {
 		copy(f[at:], b)
 		return f
 	}
-	if icmpError(good, asker, gateway, timeExceeded, 0) == nil {
+	if icmpError(good, client, gateway, timeExceeded, 0) == nil {
 		t.Fatal("no answer to a good packet")
 	}
 	for name, f := range map[string][]byte{
@@ -65,14 +65,14 @@ func TestNoICMPError(t *testing.T) {
 		"another's address": change(26, 10, 0, 0, 8), "later fragment": change(20, 0, 9),
 		"ICMP error": change(23, 1, 0, 0, 10, 0, 0, 7, 10, 0, 1, 9, 3, 4),
 	} {
-		if got := icmpError(f, asker, gateway, timeExceeded, 0); got != nil {
+		if got := icmpError(f, client, gateway, timeExceeded, 0); got != nil {
 			t.Errorf("%s: answered %x", name, got)
 		}
 	}
-	if icmpError(good, asker, netip.Addr{}, timeExceeded, 0) != nil {
+	if icmpError(good, client, netip.Addr{}, timeExceeded, 0) != nil {
 		t.Error("answered from no address")
 	}
-	if icmpError(change(23, 1, 0, 0, 10, 0, 0, 7, 10, 0, 1, 9, 8, 0), asker, gateway, timeExceeded, 0) == nil {
+	if icmpError(change(23, 1, 0, 0, 10, 0, 0, 7, 10, 0, 1, 9, 8, 0), client, gateway, timeExceeded, 0) == nil {
 		t.Error("an echo is not answered")
 	}
 }
@@ -83,9 +83,9 @@ func TestICMPErrorOfAnything(t *testing.T) {
 		f := rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "frame")
 		if len(f) > 30 && rapid.Bool().Draw(t, "mine") {
 			f[12], f[13], f[14] = 8, 0, 0x40|f[14]&15
-			copy(f[26:], asker.IPv4.AsSlice())
+			copy(f[26:], client.IPv4.AsSlice())
 		}
-		if got := icmpError(f, asker, gateway, timeExceeded, 0); got != nil && !bytes.Equal(got[:6], asker.MAC[:]) {
+		if got := icmpError(f, client, gateway, timeExceeded, 0); got != nil && !bytes.Equal(got[:6], client.MAC[:]) {
 			t.Fatalf("%x", got)
 		}
 	})
