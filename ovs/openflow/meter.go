@@ -2,6 +2,7 @@ package openflow
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -18,11 +19,23 @@ const (
 	allIDs   = 0xffffffff
 )
 
+// Meters that no flow names, for what costs ovs-vswitchd itself. One comes into force, and
+// ends, with the next change of any flow: the switch caches what it has decided for a
+// packet's like.
+const (
+	// ControllerMeter is passed by the packets that flows send to the agent, but for those of
+	// a flow.Controller with a meter of its own.
+	ControllerMeter uint32 = 0xfffffffe
+	// SlowpathMeter is passed by the packets whose flow the datapath cannot do alone: in an
+	// ARP answer, say. The first packet of each kind does not pass it.
+	SlowpathMeter uint32 = 0xfffffffd
+)
+
 // Meter drops what exceeds a rate.
 type Meter struct {
 	ID      uint32 // 1 and above
 	Rate    uint32 // kbit/s, or packets/s if Packets
-	Burst   uint32 // kbit, or packets; 0 for the switch's default
+	Burst   uint32 // kbit, or packets; 0 for the switch's default, one second of the rate
 	Packets bool
 }
 
@@ -64,9 +77,32 @@ func (c *Conn) meter(ctx context.Context, command uint16, m Meter) error {
 
 // Meters reads the meters. Of one with several bands, the first counts.
 func (c *Conn) Meters(ctx context.Context) ([]Meter, error) {
+	all, err := c.meters(ctx, allIDs)
+	if err != nil {
+		return nil, fmt.Errorf("read meters: %w", err)
+	}
+	return all, nil
+}
+
+// Meter reads one meter; of an unknown one it returns false.
+func (c *Conn) Meter(ctx context.Context, id uint32) (Meter, bool, error) {
+	all, err := c.meters(ctx, id)
+	var refused *Error
+	switch {
+	case errors.As(err, &refused) && refused.Name == "OFPMMFC_UNKNOWN_METER":
+		return Meter{}, false, nil
+	case err != nil:
+		return Meter{}, false, fmt.Errorf("read meter %d: %w", id, err)
+	case len(all) != 1 || all[0].ID != id:
+		return Meter{}, false, fmt.Errorf("read meter %d: the switch says %v", id, all)
+	}
+	return all[0], true, nil
+}
+
+func (c *Conn) meters(ctx context.Context, id uint32) ([]Meter, error) {
 	req := func(b []byte, xid uint32) []byte {
 		b = append(appendHeader(b, typeMultipartRequest, xid), 0, multipartMeter, 0, 0, 0, 0, 0, 0)
-		b = be.AppendUint32(b, allIDs)
+		b = be.AppendUint32(b, id)
 		return append(b, 0, 0, 0, 0)
 	}
 	var all []Meter
@@ -74,10 +110,7 @@ func (c *Conn) Meters(ctx context.Context) ([]Meter, error) {
 		all, err = decodeMeters(all, b)
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read meters: %w", err)
-	}
-	return all, nil
+	return all, err
 }
 
 func decodeMeters(all []Meter, b []byte) ([]Meter, error) {
