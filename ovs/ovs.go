@@ -1,6 +1,7 @@
 // Package ovs keeps one bridge of Open vSwitch and offers it to the agent and the
-// driver: its ports over OVSDB, its flows over OpenFlow. It keeps both connections
-// and the bridge itself by itself, whatever fails, and never runs a program.
+// driver: its ports and their shaping over OVSDB, its flows and meters over OpenFlow, and
+// what only ovs-vswitchd's control socket has. It keeps both connections and the bridge
+// itself by itself, whatever fails, and never runs a program.
 //
 // It never decides which port or flow there should be, never touches another bridge
 // or a port that it was not asked for by name, and never destroys a bridge with ports.

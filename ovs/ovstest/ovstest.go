@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ type OVS struct {
 	conf    config
 	server  *daemon
 	vswitch *daemon
+	pid     atomic.Int64 // of the last ovs-vswitchd
 }
 
 type config struct {
@@ -146,9 +148,7 @@ func (o *OVS) StartVswitchd() {
 	if o.vswitch != nil {
 		return
 	}
-	ctl := filepath.Join(o.RunDir, "vswitchd.ctl")
-	os.Remove(ctl)
-	args := []string{"unix:" + o.DB, "--unixctl=" + ctl}
+	args := []string{"unix:" + o.DB}
 	if !o.conf.system {
 		args = append(args, "--disable-system")
 	}
@@ -156,10 +156,16 @@ func (o *OVS) StartVswitchd() {
 		args = append(args, "--enable-dummy=override")
 	}
 	o.vswitch = o.launch("ovs-vswitchd", args...)
-	o.answers(o.vswitch, ctl)
+	o.pid.Store(int64(o.vswitch.cmd.Process.Pid))
+	o.answers(o.vswitch, o.control())
 	if o.server != nil { // ovs-vsctl waits for a change to be acted on, so it takes one
 		o.must("ovs-vsctl", "set", "open", ".", fmt.Sprintf("external_ids:ovstest-pid=%d", o.vswitch.cmd.Process.Pid))
 	}
+}
+
+// control is ovs-vswitchd's control socket, of the last one that was started.
+func (o *OVS) control() string {
+	return filepath.Join(o.RunDir, fmt.Sprintf("ovs-vswitchd.%d.ctl", o.pid.Load()))
 }
 
 // StopDB ends ovsdb-server in good order; KillDB does it with SIGKILL. The database file
@@ -217,7 +223,7 @@ func (o *OVS) Run(program string, args ...string) (string, error) {
 	case "ovs-vsctl":
 		args = append([]string{"--timeout=15", "--db=unix:" + o.DB}, args...)
 	case "ovs-appctl":
-		args = append([]string{"--timeout=15", "--target=" + filepath.Join(o.RunDir, "vswitchd.ctl")}, args...)
+		args = append([]string{"--timeout=15", "--target=" + o.control()}, args...)
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = o.env()
