@@ -4,7 +4,8 @@ import (
 	"nuage/controller/tenant"
 )
 
-// putVport judges a vport: it is the host's, and its address is leased to it.
+// putVport judges a vport: it is the host's, or a lasting one that leaves it, and its
+// address is leased to it.
 func (r *review) putVport(key, domain string, value []byte) error {
 	v, err := read[tenant.Vport](value)
 	if err != nil {
@@ -12,7 +13,7 @@ func (r *review) putVport(key, domain string, value []byte) error {
 	}
 	e := vportEntry(v)
 	switch {
-	case v.Host != r.host:
+	case v.Host != r.host && !(v.Host == "" && v.Lasting):
 		return deny("it is host %q's", v.Host)
 	case e.key != key || tenant.ValidateID(v.ID) != nil:
 		return deny("the value is another vport's")
@@ -21,10 +22,13 @@ func (r *review) putVport(key, domain string, value []byte) error {
 	if err != nil {
 		return err
 	}
-	if have == nil {
+	switch {
+	case have == nil && v.Lasting:
+		return deny("a lasting vport is made where the tenants are administered")
+	case have == nil:
 		r.guards[guardKey(v.SubnetID)] = true
 		err = r.comes(e)
-	} else {
+	default:
 		err = r.changeVport(have.Value, v)
 	}
 	if err != nil {
@@ -49,7 +53,7 @@ func (r *review) putVport(key, domain string, value []byte) error {
 		return err
 	}
 	l, err := read[tenant.Lease](held)
-	if err == nil && (l.VportID != v.ID || l.State != tenant.LeaseBound || l.Host != r.host) {
+	if err == nil && (l.VportID != v.ID || l.State != tenant.LeaseBound || l.Host != v.Host) {
 		err = deny("%s is not leased to it", v.IPv4)
 	}
 	return err
@@ -61,8 +65,10 @@ func (r *review) changeVport(have []byte, v *tenant.Vport) error {
 	switch {
 	case err != nil:
 		return err
-	case h.Host != r.host:
+	case h.Host != r.host && !(h.Host == "" && h.Lasting):
 		return deny("it is host %q's", h.Host)
+	case h.Lasting != v.Lasting || h.Lasting && (h.ExternalID != v.ExternalID || h.Name != v.Name):
+		return deny("how long it lasts, and what a lasting vport is called, cannot change")
 	case h.SubnetID != v.SubnetID || h.IPv4.IsValid() && (h.IPv4 != v.IPv4 || h.MAC != v.MAC):
 		return deny("its subnet, address and MAC cannot change")
 	case h.ExternalID == v.ExternalID:
@@ -99,7 +105,7 @@ func (r *review) putLease(key, domain string, value []byte) error {
 	switch {
 	case err != nil:
 		return err
-	case l.Host != r.host:
+	case l.Host != r.host && !(l.Host == "" && l.VportID != ""):
 		return deny("it is host %q's", l.Host)
 	case l.DomainID != domain || leaseKey(l) != key:
 		return deny("the value is another address's")
@@ -132,7 +138,7 @@ func (r *review) putLease(key, domain string, value []byte) error {
 		return err
 	}
 	v, err := read[tenant.Vport](holder)
-	if err == nil && (v.Host != r.host || v.SubnetID != l.SubnetID || v.IPv4 != l.Address || v.MAC != l.MAC) {
+	if err == nil && (v.Host != l.Host || v.SubnetID != l.SubnetID || v.IPv4 != l.Address || v.MAC != l.MAC) {
 		err = deny("vport %s has not this address", l.VportID)
 	}
 	return err
@@ -147,6 +153,8 @@ func (r *review) replaceLease(have []byte, l *tenant.Lease) error {
 	over := h.State != tenant.LeaseBound && r.now.Add(sweepSkew).After(h.Expires)
 	switch {
 	case h.Host == r.host || over:
+	case h.Host == "" && h.VportID != "" && l != nil && l.VportID == h.VportID:
+		// Of a lasting vport that comes to this host.
 	case l != nil && h.State == tenant.LeaseResting:
 	case l != nil && h.State == tenant.LeaseReserved && h.MAC.IsZero() && h.Use == tenant.UseEndpoint:
 		// Reserved for whichever host the task is started on.

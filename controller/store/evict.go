@@ -138,7 +138,11 @@ func (e *eviction) freeVports(ctx context.Context, vports []*tenant.Vport) error
 	}
 	return e.write(ctx, keys, func(st *tenant.State, t *txn) {
 		for _, v := range st.Vports {
-			if v.Host == e.name {
+			switch {
+			case v.Host != e.name:
+			case v.Lasting:
+				e.store.detachVport(st, t, v)
+			default:
 				e.store.removeVport(st, t, v)
 			}
 		}

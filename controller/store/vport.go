@@ -100,9 +100,16 @@ func (s *Store) rebind(st *tenant.State, t *txn, have, want *tenant.Vport) error
 }
 
 // UpdateVport changes a vport's name, host, interface, groups, owner, user and error. Its
-// subnet, MAC and address never change: another address is another vport.
+// subnet, MAC and address never change: another address is another vport. The lease of its
+// address is the vport's host's.
 func (s *Store) UpdateVport(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
-	read := func(r *reader) error { return r.rivals(vportEntry(&v)) }
+	read := func(r *reader) error {
+		err := r.rivals(vportEntry(&v))
+		if have := r.st.Vports[v.ID]; err == nil && have != nil {
+			err = r.lease(&tenant.Lease{DomainID: have.DomainID, SubnetID: have.SubnetID, Address: have.IPv4})
+		}
+		return err
+	}
 	return createIn(ctx, s, s.domainOfVport(v.ID), v, read, func(st *tenant.State, t *txn, v *tenant.Vport) error {
 		have, err := known(st, tenant.KindVport, st.Vports, v.Meta)
 		if err != nil {
@@ -126,7 +133,54 @@ func (s *Store) changeVport(st *tenant.State, t *txn, have, want *tenant.Vport) 
 		return nil
 	}
 	want.Updated = s.now()
+	s.moveLease(st, t, have, want.Host)
 	return t.change(st, vportEntry(have), vportEntry(want))
+}
+
+// moveLease plans that the lease of a vport's address is another host's.
+func (s *Store) moveLease(st *tenant.State, t *txn, v *tenant.Vport, host string) {
+	have := st.Leases[tenant.LeaseID(v.SubnetID, v.IPv4.String())]
+	if have == nil || have.VportID != v.ID || have.Host == host {
+		return
+	}
+	l := *have
+	l.Host, l.Updated = host, s.now()
+	t.lease(&l, have)
+}
+
+// detachVport plans that a lasting vport is attached nowhere.
+func (s *Store) detachVport(st *tenant.State, t *txn, v *tenant.Vport) {
+	w := *v
+	w.Host, w.Interface, w.Error, w.Updated = "", "", "", s.now()
+	s.moveLease(st, t, v, "")
+	t.unchanged(vportEntry(v).key, v.Revision)
+	t.put(vportEntry(v).key, &w)
+}
+
+// FindVport is the vport that has an ID or, if none has, an external ID, wherever it is; it
+// is read from the store, since nobody here may follow its domain. tenant.ErrNotFound if
+// there is none.
+func (s *Store) FindVport(ctx context.Context, name string) (tenant.Vport, error) {
+	ses, err := s.acquire(ctx)
+	if err != nil {
+		return tenant.Vport{}, err
+	}
+	defer ses.release()
+	ctx, cancel := ses.bound(ctx)
+	defer cancel()
+	r := s.reader(ctx, ses)
+	if _, err := r.object(name); err != nil {
+		return tenant.Vport{}, err
+	}
+	if len(r.st.Vports) == 0 {
+		if _, err := r.holders(externalKey(tenant.KindVport, name)); err != nil {
+			return tenant.Vport{}, err
+		}
+	}
+	for _, v := range r.st.Vports {
+		return *v, nil
+	}
+	return tenant.Vport{}, notFound(tenant.KindVport, name)
 }
 
 // DeleteVport removes a vport and lets its address rest, in one transaction. An unknown ID

@@ -147,6 +147,9 @@ type Vport struct {
 	User string `json:"user,omitempty"`
 	// Owner says what the vport is for, in Docker's words.
 	Owner Owner `json:"owner"`
+	// Lasting is set on a vport that was made for a machine to come: it and its address stay
+	// when what is attached to it goes.
+	Lasting bool `json:"lasting,omitempty"`
 	// Error is why the vport could not be attached; empty when it is.
 	Error string `json:"error,omitempty"`
 }
