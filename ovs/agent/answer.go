@@ -12,55 +12,85 @@ import (
 	"nuage/ovs/pipeline"
 )
 
-// A vport gets so many answers at once, and so many a second: one who floods harms itself.
-const (
-	answersAtOnce = 20
-	answersPerSec = 20
+// pace is how often something may happen: so often at once, and so often a second.
+type pace struct{ atOnce, perSecond float64 }
+
+// A vport gets so many answers, and so many refusals, which are cheap and wanted at once:
+// one who floods harms itself.
+var (
+	answersPerVport  = pace{atOnce: 20, perSecond: 20}
+	refusalsPerVport = pace{atOnce: 100, perSecond: 50}
 )
 
-// answer answers the packets that the flows send here, until ctx ends.
+// answer does what the flows ask for by the packets that they send here, until ctx ends.
 func (a *Agent) answer(ctx context.Context) {
-	limits := map[uint32]*bucket{}
+	given := limits{}
+	lines := flowLog{log: a.conf.Log, domains: map[string]*domainLog{}}
+	omitted := time.NewTicker(sayOmitted)
+	defer omitted.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-omitted.C:
+			a.sayOmitted(&lines)
 		case p := <-a.conf.Switch.PacketIns():
 			in, ok := p.Metadata.Get(flow.InPort)
-			if !ok {
-				continue
-			}
-			port := uint32(in.Uint())
-			if len(limits) > 1000 { // of ports that are gone, nearly all
-				clear(limits)
-			}
-			if limits[port] == nil {
-				limits[port] = &bucket{}
-			}
-			if !limits[port].take(time.Now()) {
-				continue
-			}
-			if frame := a.reply(port, p); frame != nil {
-				bounded, cancel := context.WithTimeout(ctx, patience)
-				err := a.conf.Switch.PacketOut(bounded, []flow.Action{flow.Output{Port: port}}, frame)
-				cancel()
-				if err != nil {
-					a.conf.Log.WithError(err).Debug("an answer was not sent")
-				}
+			port, now := uint32(in.Uint()), time.Now()
+			switch {
+			case !ok:
+			case p.UserData == pipeline.Log:
+				a.logFlow(&lines, port, p, now)
+			case given.allow(port, p.UserData == pipeline.Reject, now):
+				a.send(ctx, port, a.reply(port, p))
 			}
 		}
 	}
 }
 
-// bucket is a rate limit.
+// send sends a frame to the vport at a port; nil is nothing to send.
+func (a *Agent) send(ctx context.Context, port uint32, frame []byte) {
+	if frame == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := a.conf.Switch.PacketOut(ctx, []flow.Action{flow.Output{Port: port}}, frame); err != nil {
+		a.conf.Log.WithError(err).Debug("an answer was not sent")
+	}
+}
+
+// limits are what each port has been given of answers and of refusals.
+type limits map[limited]*bucket
+
+type limited struct {
+	port    uint32
+	refusal bool
+}
+
+func (l limits) allow(port uint32, refusal bool, now time.Time) bool {
+	if len(l) > 1000 { // of ports that are gone, nearly all
+		clear(l)
+	}
+	who, p := limited{port, refusal}, answersPerVport
+	if refusal {
+		p = refusalsPerVport
+	}
+	if l[who] == nil {
+		l[who] = &bucket{}
+	}
+	return l[who].take(p, now)
+}
+
+// bucket holds a pace.
 type bucket struct {
-	level float64 // answers given and not yet forgotten
+	level float64 // what happened and is not yet forgotten
 	at    time.Time
 }
 
-func (b *bucket) take(now time.Time) bool {
-	b.level = max(0, b.level-now.Sub(b.at).Seconds()*answersPerSec)
-	if b.at = now; b.level >= answersAtOnce {
+func (b *bucket) take(p pace, now time.Time) bool {
+	b.level = max(0, b.level-now.Sub(b.at).Seconds()*p.perSecond)
+	if b.at = now; b.level >= p.atOnce {
 		return false
 	}
 	b.level++
@@ -79,6 +109,8 @@ func (a *Agent) reply(port uint32, p openflow.PacketIn) []byte {
 		return a.answerDHCP(p.Packet, who)
 	case large && len(data) == 2:
 		return icmpError(p.Packet, &who.vport, who.subnet.Gateway, fragmentationNeeded, binary.BigEndian.Uint16([]byte(data)))
+	case p.UserData == pipeline.Reject:
+		return rejection(p.Packet, &who.vport, &who.subnet)
 	case p.UserData == pipeline.Expired:
 		return icmpError(p.Packet, &who.vport, who.subnet.Gateway, timeExceeded, 0)
 	}

@@ -92,22 +92,23 @@ func TestICMPErrorOfAnything(t *testing.T) {
 }
 
 func TestBucket(t *testing.T) {
+	p := pace{atOnce: 20, perSecond: 30}
 	b, now, given := bucket{}, time.Unix(1000, 0), 0
 	for range 1000 {
-		if b.take(now) {
+		if b.take(p, now) {
 			given++
 		}
 	}
-	if given != answersAtOnce {
+	if given != 20 {
 		t.Errorf("%d at once", given)
 	}
 	for range 1000 {
 		now = now.Add(10 * time.Millisecond)
-		if b.take(now) {
+		if b.take(p, now) {
 			given++
 		}
 	}
-	if want := answersAtOnce + 10*answersPerSec; given < want-1 || given > want {
+	if want := 20 + 10*30; given < want-1 || given > want+1 {
 		t.Errorf("%d in ten seconds, want %d", given, want)
 	}
 }
@@ -197,7 +198,7 @@ func TestAnswers(t *testing.T) {
 		}
 		return ""
 	})
-	if n := m.sentTo(flow.Output{Port: 7}); n < answersAtOnce || n > answersAtOnce+20 {
+	if n := m.sentTo(flow.Output{Port: 7}); n < int(answersPerVport.atOnce) || n > int(answersPerVport.atOnce)+20 {
 		t.Errorf("%d answers to port 7", n)
 	}
 	if n := m.sentTo(flow.Output{Port: 8}) + m.sentTo(flow.Output{Port: 9}); n != 0 {

@@ -74,6 +74,11 @@ const (
 	TooLarge = "mtu"
 	// Expired: the ttl ran out.
 	Expired = "ttl"
+	// Reject: a policy refuses the packet and its sender is to be told.
+	Reject = "reject"
+	// Log: the first packet of a connection that the entry that has the flow's cookie decides;
+	// its way goes on without the agent.
+	Log = "log"
 	// DHCP: what a client asks a DHCP server; the packet is whole.
 	DHCP = "dhcp"
 )

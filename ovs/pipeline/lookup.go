@@ -42,6 +42,18 @@ func (c *Compiler) VportAt(port uint32) (string, bool) {
 	return first.key.ID, true
 }
 
+// VportWith is the ID of the vport that has an address in a domain.
+func (c *Compiler) VportWith(domainID string, a netip.Addr) (string, bool) {
+	if !a.Is4() {
+		return "", false
+	}
+	first := c.claims[addressClaim(domainID, a)].first
+	if first == nil || first.key.Kind != tenant.KindVport {
+		return "", false
+	}
+	return first.key.ID, true
+}
+
 // VTEPs are the tunnel addresses of the other hosts by host, as far as there is a tunnel to
 // them. The same rules as for Flows.
 func (c *Compiler) VTEPs() map[string]netip.Addr { return c.vteps }
