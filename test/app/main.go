@@ -27,6 +27,7 @@ var commands = map[string]func(args []string) error{
 	"sniff":  sniff,
 	"hold":   hold,
 	"await":  await,
+	"prober": prober,
 	"udp":    udp,
 }
 

@@ -8,14 +8,15 @@ import (
 	"sync"
 )
 
-// root is the source tree's folder: the nearest one upwards that has a go.mod.
+// root is the source tree's folder: the nearest one upwards that has a config.json beside
+// its go.mod. Tests in a module of their own have a go.mod too.
 var root = sync.OnceValue(func() string {
 	dir, err := os.Getwd()
 	if err != nil {
 		panic(err)
 	}
 	for ; dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, "config.json")); err == nil {
 			return dir
 		}
 	}

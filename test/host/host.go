@@ -218,3 +218,21 @@ func (h *Host) Eventually(limit time.Duration, what string, f func() error) {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
+
+// Fatalf ends the test, for code that is given a host and no test.
+func (h *Host) Fatalf(format string, args ...any) {
+	h.t.Helper()
+	h.t.Fatalf(format, args...)
+}
+
+// Programmed waits until the host's switch has all that the store has now.
+func (h *Host) Programmed() {
+	h.t.Helper()
+	h.Eventually(10*time.Second, "the switch is programmed", func() error {
+		s, err := h.Status()
+		if err == nil && s.Agent.Revision < s.Store.Revision {
+			err = fmt.Errorf("revision %d of %d", s.Agent.Revision, s.Store.Revision)
+		}
+		return err
+	})
+}
