@@ -26,12 +26,14 @@ func (r *review) putVport(key, domain string, value []byte) error {
 	case have == nil && v.Lasting:
 		return deny("a lasting vport is made where the tenants are administered")
 	case have == nil:
-		r.guards[guardKey(v.SubnetID)] = true
+		if !nowhere(v) {
+			r.guards[guardKey(v.SubnetID)] = true
+		}
 		err = r.comes(e)
 	default:
 		err = r.changeVport(have.Value, v)
 	}
-	if err != nil {
+	if err != nil || nowhere(v) {
 		return err
 	}
 	sub, err := r.subnet(domain, v.SubnetID)

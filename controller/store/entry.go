@@ -51,8 +51,11 @@ func subnetEntry(n *tenant.Subnet) entry {
 
 // vportEntry has no name index: two hosts may each have a container of the same name.
 func vportEntry(v *tenant.Vport) entry {
-	return entry{object: v, kind: tenant.KindVport, key: vportKey(v.DomainID, v.ID), name: v.Name,
-		parent: tenant.Key{Kind: tenant.KindSubnet, ID: v.SubnetID}, within: subnetKey(v.DomainID, v.SubnetID)}
+	e := entry{object: v, kind: tenant.KindVport, key: vportKey(v.DomainID, v.ID), name: v.Name}
+	if !nowhere(v) {
+		e.parent, e.within = tenant.Key{Kind: tenant.KindSubnet, ID: v.SubnetID}, subnetKey(v.DomainID, v.SubnetID)
+	}
+	return e
 }
 
 func (e entry) nameKey() string {

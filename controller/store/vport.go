@@ -13,8 +13,12 @@ import (
 // none; otherwise it is tenant.ErrConflict naming who has it. The ID is the caller's: the
 // same vport again is the same result, and one with the same ID, subnet, MAC and address
 // but other details is updated. DomainID and ZoneID may be left out. A vport that only
-// tells an Error needs no address. It follows the domain.
+// tells an Error needs no address, and no subnet where there is none: then only Read shows
+// it. It follows the domain.
 func (s *Store) BindVport(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
+	if nowhere(&v) {
+		return s.bindNowhere(ctx, v)
+	}
 	domain, err := s.bring(ctx, v.SubnetID)
 	if err != nil {
 		return tenant.Vport{}, vportEntry(&v).called(err)
@@ -44,6 +48,31 @@ func (s *Store) BindVport(ctx context.Context, v tenant.Vport) (tenant.Vport, er
 		}
 		t.into(sub.ID)
 		return t.add(st, vportEntry(v))
+	})
+}
+
+// nowhere tells a vport that says why it is in no subnet.
+func nowhere(v *tenant.Vport) bool {
+	return v.Error != "" && v.SubnetID == "" && v.ZoneID == "" && v.DomainID == "" && !v.IPv4.IsValid()
+}
+
+func (s *Store) bindNowhere(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
+	read := func(r *reader) error { return r.rivals(vportEntry(&v)) }
+	return createIn(ctx, s, "", v, read, func(st *tenant.State, t *txn, v *tenant.Vport) error {
+		if err := errors.Join(v.Validate(), tenant.ValidateID(v.ID)); err != nil {
+			return vportEntry(v).called(err)
+		}
+		switch have := st.Vports[v.ID]; {
+		case have == nil && v.Revision != 0, have != nil && v.Revision != 0 && v.Revision != have.Revision:
+			return vportEntry(v).called(tenant.ErrStale)
+		case have == nil:
+			s.born(&v.Meta)
+			return t.add(st, vportEntry(v))
+		case !nowhere(have):
+			return vportEntry(have).called(tenant.Errorf(tenant.ErrConflict, "it is in a subnet and cannot leave it"))
+		default:
+			return s.changeVport(st, t, have, v)
+		}
 	})
 }
 
