@@ -96,6 +96,9 @@ func (spec PathSpec) check() error {
 
 // resolveSubnet finds the subnet of spec, or says what to make of it.
 func (s *State) resolveSubnet(p Path, spec PathSpec) (Subnet, error) {
+	if !spec.CIDR.IsValid() && p.Zone.ID == "" { // then the subnet is not what to look for
+		return Subnet{}, Errorf(ErrNotFound, "%s not found: create it first (nuagectl apply)", p.missing())
+	}
 	if spec.Subnet != "" {
 		if sub := s.SubnetByName(p.Zone.ID, spec.Subnet); sub != nil {
 			return *sub, sub.agrees(spec)

@@ -55,7 +55,7 @@ func TestResolve(t *testing.T) {
 		{"the only one", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Front", Create: true}, "e d z n web 10.0.1.0/24 10.0.1.1", nil},
 		{"the only one, other gateway", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Front", Gateway: netip.MustParseAddr("10.0.1.2")}, "subnet web (10.0.1.0/24) has gateway 10.0.1.1, not 10.0.1.2", ErrConflict},
 		{"none to choose", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Back", Create: true}, "zone Back of domain App1 has no subnet, and no CIDR given to make one", ErrNotFound},
-		{"none to choose in a new zone", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Nope", Create: true}, "zone Nope of domain App1 has no subnet, and no CIDR given to make one", ErrNotFound},
+		{"none to choose in a new zone", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Nope", Create: true}, "zone Nope of domain App1 not found: create it first (nuagectl apply)", ErrNotFound},
 		{"several to choose from", PathSpec{Enterprise: "Acme", Domain: "App3", Zone: "Front"}, "zone Front of domain App3 has several subnets, and neither a name nor a CIDR given: a, b", ErrConflict},
 		{"bad name", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Fr\nont", Subnet: "web"}, `zone: the name "Fr\nont" contains the unprintable character U+000A`, ErrInvalid},
 		{"host bits", PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "Front", CIDR: cidr("10.0.1.7/24")}, "10.0.1.7/24 has host bits set; its prefix is 10.0.1.0/24", ErrInvalid},

@@ -9,7 +9,8 @@ import (
 
 // claimsOf is what an object claims, and when it was created; nil if it does not exist.
 // Every object claims its cookie. Only sound values are claimed: what is not sound gets
-// no flows anyhow. A vport without a host is attached nowhere and claims nothing more.
+// no flows anyhow. A vport without a host or an address is attached nowhere and claims nothing
+// more.
 func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint32) ([]claim, time.Time) {
 	cs := []claim{{what: claimCookie, value: Cookie(k)}}
 	switch k.Kind {
@@ -37,7 +38,7 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 		if v == nil {
 			break
 		}
-		if v.Host == "" {
+		if v.Host == "" || !v.IPv4.IsValid() {
 			return cs, v.Created
 		}
 		cs = append(cs, macClaim(v.SubnetID, v.MAC))
@@ -169,6 +170,8 @@ func (c *Compiler) resolveVport(s *tenant.State, v *tenant.Vport) (object, strin
 	switch {
 	case v.Host == "":
 		return object{}, ""
+	case v.Error != "" && !v.IPv4.IsValid() && here:
+		return object{}, fmt.Sprintf("vport %s: not attached: %s", v.Name, v.Error)
 	case sn == nil && here:
 		return object{}, fmt.Sprintf("vport %s: subnet %s does not exist", v.Name, v.SubnetID)
 	case sn == nil || c.local[sn.DomainID] == 0:
