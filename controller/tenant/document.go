@@ -14,19 +14,23 @@ import (
 // Document is what a user asks an enterprise to contain: the apply format. What a
 // document does not mention is left alone.
 type Document struct {
-	Enterprise  string        `yaml:"enterprise"`
-	Description *string       `yaml:"description,omitempty"`
-	Domains     []DomainEntry `yaml:"domains,omitempty"`
+	Enterprise    string        `yaml:"enterprise"`
+	Description   *string       `yaml:"description,omitempty"`
+	NetworkMacros []MacroEntry  `yaml:"networkMacros,omitempty"`
+	Domains       []DomainEntry `yaml:"domains,omitempty"`
 	// Line is where the document begins in its text.
 	Line int `yaml:"-"`
 }
 
 // DomainEntry is a domain of a document. A nil Description is one not mentioned.
 type DomainEntry struct {
-	Name        string      `yaml:"name"`
-	Description *string     `yaml:"description,omitempty"`
-	Zones       []ZoneEntry `yaml:"zones,omitempty"`
-	Line        int         `yaml:"-"`
+	Name         string         `yaml:"name"`
+	Description  *string        `yaml:"description,omitempty"`
+	Zones        []ZoneEntry    `yaml:"zones,omitempty"`
+	PolicyGroups []GroupEntry   `yaml:"policyGroups,omitempty"`
+	Policies     []PolicyEntry  `yaml:"policies,omitempty"`
+	RateLimiters []LimiterEntry `yaml:"rateLimiters,omitempty"`
+	Line         int            `yaml:"-"`
 }
 
 // ZoneEntry is a zone of a document.
@@ -114,9 +118,6 @@ func FormatDocuments(docs []Document) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// laterKeys belong to the format and are not known to this version.
-var laterKeys = map[string]bool{"policies": true, "policyGroups": true, "rateLimiters": true, "networkMacros": true}
-
 // documentParser walks the nodes of YAML, which know their lines, and collects errors.
 type documentParser struct{ errs []error }
 
@@ -127,9 +128,10 @@ func (p *documentParser) fail(n *yaml.Node, format string, args ...any) {
 func (p *documentParser) document(n *yaml.Node) Document {
 	d := Document{Line: n.Line}
 	p.mapping(n, "document", map[string]func(*yaml.Node){
-		"enterprise":  func(n *yaml.Node) { d.Enterprise = p.text(n, "enterprise") },
-		"description": func(n *yaml.Node) { d.Description = p.optional(n, "description") },
-		"domains":     func(n *yaml.Node) { d.Domains = list(p, n, "domains", p.domain) },
+		"enterprise":    func(n *yaml.Node) { d.Enterprise = p.text(n, "enterprise") },
+		"description":   func(n *yaml.Node) { d.Description = p.optional(n, "description") },
+		"networkMacros": func(n *yaml.Node) { d.NetworkMacros = list(p, n, "networkMacros", p.macro) },
+		"domains":       func(n *yaml.Node) { d.Domains = list(p, n, "domains", p.domain) },
 	}, "enterprise")
 	return d
 }
@@ -137,9 +139,12 @@ func (p *documentParser) document(n *yaml.Node) Document {
 func (p *documentParser) domain(n *yaml.Node) DomainEntry {
 	d := DomainEntry{Line: n.Line}
 	p.mapping(n, "domain", map[string]func(*yaml.Node){
-		"name":        func(n *yaml.Node) { d.Name = p.text(n, "name") },
-		"description": func(n *yaml.Node) { d.Description = p.optional(n, "description") },
-		"zones":       func(n *yaml.Node) { d.Zones = list(p, n, "zones", p.zone) },
+		"name":         func(n *yaml.Node) { d.Name = p.text(n, "name") },
+		"description":  func(n *yaml.Node) { d.Description = p.optional(n, "description") },
+		"zones":        func(n *yaml.Node) { d.Zones = list(p, n, "zones", p.zone) },
+		"policyGroups": func(n *yaml.Node) { d.PolicyGroups = list(p, n, "policyGroups", p.group) },
+		"policies":     func(n *yaml.Node) { d.Policies = list(p, n, "policies", p.policy) },
+		"rateLimiters": func(n *yaml.Node) { d.RateLimiters = list(p, n, "rateLimiters", p.limiter) },
 	}, "name")
 	return d
 }
@@ -159,14 +164,7 @@ func (p *documentParser) subnet(n *yaml.Node) SubnetEntry {
 	p.mapping(n, "subnet", map[string]func(*yaml.Node){
 		"name":        func(n *yaml.Node) { s.Name = p.text(n, "name") },
 		"description": func(n *yaml.Node) { s.Description = p.optional(n, "description") },
-		"address": func(n *yaml.Node) {
-			var err error
-			if t := p.text(n, "address"); t != "" {
-				if s.Address, err = netip.ParsePrefix(t); err != nil {
-					p.fail(n, "address %q is not a network such as 10.85.85.0/24", t)
-				}
-			}
-		},
+		"address":     func(n *yaml.Node) { s.Address = p.prefix(n, "address") },
 		"gateway": func(n *yaml.Node) {
 			var err error
 			if t := p.text(n, "gateway"); t != "" {
@@ -177,6 +175,15 @@ func (p *documentParser) subnet(n *yaml.Node) SubnetEntry {
 		},
 	}, "name", "address")
 	return s
+}
+
+func (p *documentParser) prefix(n *yaml.Node, key string) netip.Prefix {
+	t := p.text(n, key)
+	prefix, err := netip.ParsePrefix(t)
+	if err != nil && t != "" {
+		p.fail(n, "%s %q is not a network such as 10.85.85.0/24", key, t)
+	}
+	return prefix
 }
 
 // mapping calls the function of each key of n with the key's value.
@@ -191,8 +198,6 @@ func (p *documentParser) mapping(n *yaml.Node, what string, keys map[string]func
 		switch f := keys[k.Value]; {
 		case k.Kind != yaml.ScalarNode:
 			p.fail(k, "a key of a %s must be a word, found %s", what, kindOf(k))
-		case f == nil && laterKeys[k.Value]:
-			p.fail(k, "%s of a %s are not known to this version of nuage yet", k.Value, what)
 		case f == nil:
 			p.fail(k, "a %s has no key %q", what, k.Value)
 		case seen[k.Value]:

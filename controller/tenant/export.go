@@ -7,11 +7,16 @@ import (
 
 // Export returns the documents that bring an empty state to what s contains, one an
 // enterprise, in order of name; only the domain of that name if domain is not empty.
-// Subnets that belong to a Docker network are left out: they come and go with it.
+// Subnets that belong to a Docker network are left out, as are the rate limiters of those
+// and of vports: they come and go with containers. An entry of a policy that names such a
+// subnet is there, and needs it.
 func Export(s *State, domain string) []Document {
 	var docs []Document
 	for _, e := range sorted(s.Enterprises, func(e *Enterprise) string { return e.Name }) {
 		d := Document{Enterprise: e.Name, Description: said(e.Description)}
+		for _, m := range under(s, Key{KindEnterprise, e.ID}, KindNetworkMacro, s.NetworkMacros, func(m *NetworkMacro) string { return m.Name }) {
+			d.NetworkMacros = append(d.NetworkMacros, MacroEntry{Name: m.Name, Description: said(m.Description), Address: m.CIDR})
+		}
 		for _, dom := range under(s, Key{KindEnterprise, e.ID}, KindDomain, s.Domains, func(d *Domain) string { return d.Name }) {
 			if domain == "" || dom.Name == domain {
 				d.Domains = append(d.Domains, exportDomain(s, dom))
@@ -35,6 +40,7 @@ func exportDomain(s *State, d *Domain) DomainEntry {
 		}
 		entry.Zones = append(entry.Zones, zone)
 	}
+	exportPolicies(s, d, &entry)
 	return entry
 }
 

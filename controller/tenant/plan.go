@@ -10,10 +10,12 @@ import (
 // Op is what a step does to its object.
 type Op string
 
-// The operations of a plan. A plan never deletes.
+// The operations of a plan. It deletes nothing but entries of policies: those of a policy
+// whose entries a document lists, and that it does not list.
 const (
 	OpCreate Op = "create"
 	OpUpdate Op = "update"
+	OpDelete Op = "delete"
 )
 
 // Step is one write of a plan.
@@ -24,8 +26,10 @@ type Step struct {
 	Path string
 	// Detail is what is written, for people: "10.85.85.0/24, gateway 10.85.85.1".
 	Detail string
-	// Object is the value to write: *Enterprise, *Domain, *Zone or *Subnet. For an
-	// update it carries the revision that the plan was made from.
+	// Object is the value to write: *Enterprise, *Domain, *Zone, *Subnet, *NetworkMacro,
+	// *PolicyGroup, *Policy, *Entry or *RateLimiter. For an update it carries the revision
+	// that the plan was made from, or none if an earlier step writes the same object; of a
+	// deletion, the ID alone counts.
 	Object any
 }
 
@@ -34,10 +38,21 @@ type Step struct {
 // the documents cannot be had, it returns no step and every reason at once, each with
 // the line and the path of its object and wrapping ErrInvalid or ErrConflict. New
 // objects get their IDs from newID, since children name their parents by ID.
+//
+// No step leaves a policy in force that is only half there: a new one is made inactive and
+// becomes active once it has its entries, and entries go when all others are in place.
 func Plan(s *State, docs []Document, newID func() string) ([]Step, error) {
 	p := newPlanner(s, newID)
 	for i := range docs {
 		p.document(&docs[i])
+	}
+	// Policies and limiters may name what a later document defines.
+	for i := range docs {
+		p.policies(&docs[i])
+	}
+	p.reorder()
+	for i := range docs {
+		p.limiters(&docs[i])
 	}
 	if len(p.errs) > 0 {
 		return nil, errors.Join(p.errs...)
@@ -56,6 +71,10 @@ type planner struct {
 	domains     map[child]*Domain
 	zones       map[child]*Zone
 	subnets     map[child]*Subnet
+	macros      map[child]*NetworkMacro
+	groups      map[child]*PolicyGroup
+	vports      map[string][]*Vport // by domain
+	changes     policyChanges
 	occupied    map[string]*prefixes // by domain
 	asked       map[string]int       // what is defined → its line
 	steps       []Step
@@ -70,6 +89,9 @@ func newPlanner(s *State, newID func() string) *planner {
 		domains:     map[child]*Domain{},
 		zones:       map[child]*Zone{},
 		subnets:     map[child]*Subnet{},
+		macros:      map[child]*NetworkMacro{},
+		groups:      map[child]*PolicyGroup{},
+		vports:      map[string][]*Vport{},
 		occupied:    map[string]*prefixes{},
 		asked:       map[string]int{},
 	}
@@ -85,6 +107,15 @@ func newPlanner(s *State, newID func() string) *planner {
 	for _, n := range s.Subnets {
 		p.subnets[child{n.ZoneID, n.Name}] = n
 		p.in(n.DomainID).list = append(p.in(n.DomainID).list, n)
+	}
+	for _, m := range s.NetworkMacros {
+		p.macros[child{m.EnterpriseID, m.Name}] = m
+	}
+	for _, g := range s.PolicyGroups {
+		p.groups[child{g.DomainID, g.Name}] = g
+	}
+	for _, v := range s.Vports {
+		p.vports[v.DomainID] = append(p.vports[v.DomainID], v)
 	}
 	for _, o := range p.occupied {
 		o.sort()
@@ -125,6 +156,9 @@ func (p *planner) document(d *Document) {
 	}
 	e := place(p, p.enterprises, target{KindEnterprise, "", d.Enterprise, "", d.Line, d.Description},
 		Enterprise{Meta: Meta{ID: p.newID()}, Name: d.Enterprise}, func(e *Enterprise) *string { return &e.Description })
+	for i := range d.NetworkMacros {
+		p.macro(e, &d.NetworkMacros[i])
+	}
 	for i := range d.Domains {
 		p.domain(e, &d.Domains[i])
 	}
@@ -138,6 +172,9 @@ func (p *planner) domain(e *Enterprise, want *DomainEntry) {
 		Domain{Meta: Meta{ID: p.newID()}, EnterpriseID: e.ID, Name: want.Name}, func(d *Domain) *string { return &d.Description })
 	for i := range want.Zones {
 		p.zone(d, e.Name+"/"+d.Name, &want.Zones[i])
+	}
+	for i := range want.PolicyGroups {
+		p.group(d, e.Name+"/"+d.Name, &want.PolicyGroups[i])
 	}
 }
 
