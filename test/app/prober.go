@@ -65,6 +65,9 @@ func prober(args []string) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /probe", probe)
+	var talks talkers
+	mux.HandleFunc("POST /talk", talks.begin)
+	mux.HandleFunc("GET /talk", talks.report)
 	mux.HandleFunc("GET /seen", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.take()) })
 	term()
 	return (&http.Server{Handler: mux, ReadHeaderTimeout: time.Second}).Serve(control)

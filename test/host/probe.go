@@ -16,7 +16,7 @@ import (
 // Question is whether a container reaches an address ("IP:PORT") by tcp, udp or sctp.
 type Question struct{ Protocol, Address string }
 
-// Prober is a container that serves TCP, UDP and SCTP on ports 80 and 81 and answers what
+// Prober is a container that serves TCP and UDP on a few ports, SCTP on all, and answers what
 // it can reach, hundreds of questions at once.
 type Prober struct {
 	Name, IP string
@@ -36,7 +36,7 @@ func (h *Host) Prober(name string, flags ...string) *Prober {
 	full := h.Name(name)
 	h.t.Cleanup(func() { h.TryDocker("rm", "-f", full) })
 	args := append([]string{"run", "-d", "--name", full, "-v", dir + ":/probe"}, flags...)
-	h.Docker(append(args, Image, "app", "prober", "/probe/s")...)
+	h.Docker(append(args, Image, "app", "prober", "-ports", "80,81,5432,8080", "/probe/s")...)
 	p := &Prober{Name: full, h: h}
 	p.client = http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -76,6 +76,42 @@ func (p *Prober) Seen() ([]string, error) {
 		err = json.Unmarshal(out, &seen)
 	}
 	return seen, err
+}
+
+// Talk is a TCP connection on which a byte is sent every 20 ms and comes back.
+type Talk struct {
+	p      *Prober
+	number int
+}
+
+// Talk opens one to "IP:PORT".
+func (p *Prober) Talk(address string) (Talk, error) {
+	out, err := p.call("POST", "/talk", []byte(address))
+	t := Talk{p: p}
+	if err == nil {
+		err = json.Unmarshal(out, &t.number)
+	}
+	return t, err
+}
+
+// Talked is how a Talk goes.
+type Talked struct {
+	// Sent and Back are bytes; Quiet is how long nothing has come back, Longest how long at
+	// most since the last call.
+	Sent, Back     int
+	Quiet, Longest time.Duration
+	// Error is why it has ended; empty while it has not.
+	Error string
+}
+
+// State is how it goes.
+func (t Talk) State() (Talked, error) {
+	var s Talked
+	out, err := t.p.call("GET", fmt.Sprintf("/talk?n=%d", t.number), nil)
+	if err == nil {
+		err = json.Unmarshal(out, &s)
+	}
+	return s, err
 }
 
 func (p *Prober) call(method, path string, body []byte) ([]byte, error) {
