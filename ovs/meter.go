@@ -19,6 +19,17 @@ func (b *Bridge) Meters(ctx context.Context) ([]openflow.Meter, error) {
 	return all, b.explain(err)
 }
 
+// MeterStats are what the meters of the bridge have dropped. It does not wait for a
+// connection.
+func (b *Bridge) MeterStats(ctx context.Context) ([]openflow.MeterStats, error) {
+	c, err := b.openflow()
+	if err != nil {
+		return nil, err
+	}
+	all, err := c.MeterStats(ctx)
+	return all, b.explain(err)
+}
+
 // SetMeter makes the meter as it says, in place: the flows that use it stay. A meter that
 // is so already keeps what it has counted and is not touched. A flow that uses a meter is
 // refused while the meter does not exist. It does not wait for a connection.
