@@ -58,6 +58,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		decodePacketIn(b)
 		decodeMeters(nil, b)
+		decodeMeterStats(nil, b)
 		decodeOXMs(b)
 		speaks(4, b)
 		readMessage(bufio.NewReader(bytes.NewReader(b)))
