@@ -97,7 +97,7 @@ func TestLostJournal(t *testing.T) {
 	world := r.two()
 	r.Driver.Wait()
 	r.journal.Close()
-	r.ok(os.WriteFile(r.dir+"/journal/journal.db", []byte("the disk was full, or worse"), 0o600))
+	r.ok(os.WriteFile(r.dir+"/journal/journal.log", []byte("the disk was full, or worse"), 0o600))
 	r.openJournal()
 	if r.journal.Moved() == "" {
 		t.Fatal("the journal is not lost")
@@ -250,7 +250,7 @@ func TestOldJournal(t *testing.T) {
 	r.two()
 	r.Driver.Wait()
 	r.journal.Close()
-	old, err := os.ReadFile(r.dir + "/journal/journal.db")
+	old, err := os.ReadFile(r.dir + "/journal/journal.log")
 	r.ok(err)
 	r.openJournal()
 	r.Driver = r.newDriver(r.Driver.Log, nil)
@@ -260,7 +260,7 @@ func TestOldJournal(t *testing.T) {
 	r.ok(err)
 	r.Driver.Wait()
 	r.journal.Close()
-	r.ok(os.WriteFile(r.dir+"/journal/journal.db", old, 0o600))
+	r.ok(os.WriteFile(r.dir+"/journal/journal.log", old, 0o600))
 	r.openJournal()
 	r.Driver = r.newDriver(r.Driver.Log, nil)
 	if rep := r.reconcile(); len(rep.Removed) != 1 || len(rep.Adopted) != 1 {

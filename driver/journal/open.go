@@ -5,23 +5,25 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
-	"syscall"
 	"time"
 
-	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 )
 
 const (
-	fileName = "journal.db"
+	fileName = "journal.log"
 	// A predecessor that is being stopped releases its lock within this.
 	lockWait = 2 * time.Second
 )
 
-// Open opens the journal in dir, making both (0700, 0600) if need be. A file that another
-// process has open is ErrLocked after two seconds. A file that cannot be read is moved
-// aside, never deleted, and a new one begun: see Moved.
+// Open opens the journal in dir, making both (0700, 0600) if need be. A journal that
+// another process has open is ErrLocked after two seconds.
+//
+// A last write that a crash has cut off was never acknowledged, and is not there. Any other
+// damage is survived, whatever it is: the file is put aside, see Moved, and a new one holds
+// what was last written behind the damage. What was last written before it is left out,
+// even if it is whole: a newer value may be what was lost, and to a record that is out of
+// date ("begun" of what has long been made, and is in use) none is to be preferred.
 func Open(dir string) (*Journal, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
@@ -30,100 +32,93 @@ func Open(dir string) (*Journal, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	path := filepath.Join(dir, fileName)
-	db, err := open(path)
-	moved := ""
-	if errors.Is(err, errCorrupt) {
-		moved = fmt.Sprintf("%s.corrupt-%s", path, time.Now().UTC().Format("20060102T150405.000000000"))
-		if err := os.Rename(path, moved); err != nil {
-			return nil, fmt.Errorf("journal: %w", err)
-		}
-		db, err = open(path)
-	}
+	d, err := lock(dir)
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	if err := settle(dir, path); err != nil {
-		db.Close()
+	j := &Journal{log: &log{dir: d, path: path}}
+	if err := j.load(); err != nil {
+		if j.log.file != nil {
+			j.log.file.Close()
+		}
+		d.Close()
 		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	return &Journal{db: db, moved: moved}, nil
+	return j, nil
 }
 
-var errCorrupt = errors.New("the file is damaged")
-
-func open(path string) (db *bbolt.DB, err error) {
-	err = guarded(func() (err error) {
-		db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-			Timeout:         lockWait,
-			FreelistType:    bbolt.FreelistMapType,
-			PreLoadFreelist: true,
-		})
-		return err
-	})
-	var system syscall.Errno
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("%w: is another nuage-plugin running with this state directory?", ErrLocked)
-	case errors.As(err, &system): // full, read-only, forbidden: nothing is wrong with the file
-		return nil, err
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
-	}
-	if err := verify(db, path); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
-	}
-	return db, nil
-}
-
-// verify reads everything once, so that damage shows now and not in the middle of a verb.
-// The size comes first: reading a mapped page beyond the file's end is a fault, and bbolt's
-// own check reads in a goroutine that nobody can guard.
-func verify(db *bbolt.DB, path string) error {
-	return guarded(func() error {
-		return db.View(func(tx *bbolt.Tx) error {
-			info, err := os.Stat(path)
-			if err != nil {
-				return err
-			}
-			if info.Size() < tx.Size() {
-				return fmt.Errorf("%d bytes of %d", info.Size(), tx.Size())
-			}
-			var first error
-			for err := range tx.Check() { // to the end: the check waits for its reader
-				if first == nil {
-					first = err
-				}
-			}
-			return first
-		})
-	})
-}
-
-// settle makes the file's mode and its very existence durable.
-func settle(dir, path string) error {
-	if err := os.Chmod(path, 0o600); err != nil {
-		return err
-	}
+func lock(dir string) (*os.File, error) {
 	d, err := os.Open(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer d.Close()
-	return d.Sync()
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockWait / 100) {
+		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return d, nil
+		}
+		if (err == unix.EWOULDBLOCK || err == unix.EINTR) && time.Now().Before(deadline) {
+			continue
+		}
+		d.Close()
+		if err == unix.EWOULDBLOCK {
+			return nil, fmt.Errorf("%w: is another nuage-plugin running with this state directory?", ErrLocked)
+		}
+		return nil, os.NewSyscallError("flock", err)
+	}
 }
 
-type panicked struct{ reason any }
+// load reads the file, and leaves one that holds nothing else.
+func (j *Journal) load() error {
+	l := j.log
+	var err error
+	l.file, err = os.OpenFile(l.path, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		j.records = table{}
+		return l.rewrite(j.records)
+	}
+	if err != nil {
+		return err
+	}
+	info, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return errors.New("not a regular file")
+	}
+	if err := l.file.Chmod(0o600); err != nil {
+		return err
+	}
+	c, err := read(l.file)
+	if err != nil {
+		return err
+	}
+	j.records, l.next, l.size = c.records, c.next, c.size
+	if c.damaged {
+		return j.moveAside()
+	}
+	if l.rewrite(j.records) != nil { // a full disk: the file as it is does as well
+		l.limit = 2 * l.size
+		l.suspect = l.suspect || l.file.Truncate(l.size) != nil
+	}
+	return nil
+}
 
-func (p panicked) Error() string { return fmt.Sprintf("damaged: %v", p.reason) }
-
-// guarded turns bbolt's panics, and faults in its mapped file, into errors.
-func guarded(f func() error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked{p}
+// moveAside gives the damaged file another name, while its own goes over to the new one:
+// at no time is there none.
+func (j *Journal) moveAside() error {
+	l := j.log
+	moved := fmt.Sprintf("%s.corrupt-%s", l.path, time.Now().UTC().Format("20060102T150405.000000000"))
+	if err := os.Link(l.path, moved); err != nil {
+		return err
+	}
+	if err := l.rewrite(j.records); err != nil {
+		if !l.suspect { // its own name is the damaged file's still
+			_ = os.Remove(moved)
 		}
-	}()
-	return f()
+		return err
+	}
+	j.moved = moved
+	return nil
 }

@@ -42,7 +42,6 @@ var mayImport = map[string][]string{
 var onlyImporters = map[string][]string{
 	"github.com/vishvananda/":               {"driver/link", "ovs/ovstest"},
 	"go.etcd.io/etcd/":                      {"controller/store"},
-	"go.etcd.io/bbolt":                      {"driver/journal"},
 	"github.com/ovn-kubernetes/":            {"ovs"},
 	"github.com/docker/docker/":             {"plugin", "plugin/monitor"},
 	"github.com/moby/":                      {"plugin", "plugin/monitor"},
