@@ -31,13 +31,15 @@ func (l *Links) add(s Spec) error {
 		info)
 }
 
+const addrGenNone = 1 // IN6_ADDR_GEN_MODE_NONE
+
 // up brings a link up with IPv6 address generation off: no router solicitation, no
 // duplicate address detection, no listener report. Without carrier (the other end is
 // down) the kernel has not begun any of it. The kernel ignores the mode at creation, so
 // it comes with this message.
 func (l *Links) up(name string) error {
 	mode := nl.NewRtAttr(unix.AF_INET6, nil)
-	mode.AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{1}) // IN6_ADDR_GEN_MODE_NONE
+	mode.AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, []byte{addrGenNone})
 	spec := nl.NewRtAttr(unix.IFLA_AF_SPEC, mode.Serialize())
 	set := func(attrs ...nl.NetlinkRequestData) error {
 		msg := nl.NewIfInfomsg(unix.AF_UNSPEC)

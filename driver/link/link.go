@@ -1,8 +1,9 @@
 // Package link makes and removes the veth pair of an attachment: one end for the switch,
-// one for the container. It is the only importer of netlink.
+// one for the container, and puts the latter into a container where Docker does not. It is
+// the only importer of netlink.
 //
-// It never enters a container's namespace, never gives an address, and never touches a
-// link that is not named as one of ours.
+// It never touches a link that is not named as one of ours, and no thread that has been in
+// a container's namespace ever does anything else.
 package link
 
 import (
@@ -12,6 +13,7 @@ import (
 	"net"
 	"regexp"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -29,6 +31,9 @@ type Spec struct {
 	// userspace one every TCP segment would be broken.
 	Offload bool
 }
+
+// patience is how long the kernel may take for an answer.
+const patience = 10 * time.Second
 
 // Names are the ends' names for an endpoint ID of at least eleven characters. They fit
 // the kernel's fifteen.
@@ -70,7 +75,7 @@ func socket() (*nl.SocketHandle, error) {
 	if err != nil {
 		return nil, err
 	}
-	timeout := unix.Timeval{Sec: 10}
+	timeout := unix.NsecToTimeval(int64(patience))
 	if err := errors.Join(s.SetSendTimeout(&timeout), s.SetReceiveTimeout(&timeout)); err != nil {
 		s.Close()
 		return nil, err
