@@ -79,19 +79,31 @@ func (d *Driver) createEndpoint(ctx context.Context, req *CreateEndpointRequest)
 		}
 	}
 	if err := d.attach(ctx, e, n); err != nil {
-		undo, cancel := undoing(ctx)
-		defer cancel()
-		if left := d.removeEndpoint(undo, e); left != nil {
-			d.Log.WithError(left).WithField("endpoint", short(req.EndpointID)).Warn("what was begun for a refused endpoint is removed later")
-		}
+		d.undo(ctx, e)
 		return nil, nil, err
 	}
 	d.Log.WithFields(fields(e)).Info("endpoint attached")
 	return e, n, nil
 }
 
+// undo takes back what was begun for an endpoint, now or later.
+func (d *Driver) undo(ctx context.Context, e *endpoint) {
+	ctx, cancel := undoing(ctx)
+	defer cancel()
+	e.Made = false
+	if left := d.removeEndpoint(ctx, e); left != nil {
+		d.Log.WithError(left).WithField("endpoint", short(e.id())).Warn("what was begun for a refused endpoint is removed later")
+	}
+}
+
 func fields(e *endpoint) map[string]any {
-	return map[string]any{"endpoint": short(e.Vport.Owner.EndpointID), "vport": e.Vport.ID, "address": e.Vport.IPv4, "mac": e.Vport.MAC}
+	f := map[string]any{"vport": e.Vport.ID, "address": e.Vport.IPv4, "mac": e.Vport.MAC}
+	if e.direct() {
+		f["container"], f["name"] = short(e.id()), e.Vport.Owner.ContainerName
+	} else {
+		f["endpoint"] = short(e.id())
+	}
+	return f
 }
 
 // readEndpoint reads the request of CreateEndpoint.
@@ -174,26 +186,34 @@ func (d *Driver) newEndpoint(req *CreateEndpointRequest, w wanted, n *network) *
 	return e
 }
 
-// attach brings an endpoint about: first the record, then the effects, those at once that
-// do not need each other, then that they are done. What it has begun when it fails is
-// removeEndpoint's to undo.
+// attach brings an endpoint about: first the record, then the effects, then that they are
+// done. What it has begun when it fails is undo's.
 func (d *Driver) attach(ctx context.Context, e *endpoint, n *network) error {
 	if err := d.putEndpoint(e); err != nil {
 		return err
 	}
-	// No shared cancellation: an effect that is cut off in the middle may happen all the same.
-	var both errgroup.Group
-	both.Go(func() error {
-		_, err := d.Store.BindVport(ctx, e.Vport)
-		if errors.Is(err, tenant.ErrConflict) && n.Network.Mode != tenant.AddressTenant && n.Network.Mode != tenant.AddressNull {
-			err = fmt.Errorf("%w: Docker's own IPAM does not know what other hosts and networks give out; use disjoint --ip-range, or --ipam-driver nuage", err)
-		}
-		return err
-	})
-	both.Go(func() error { return d.plug(ctx, e, n) })
-	if err := both.Wait(); err != nil {
+	err := d.connect(ctx, e, d.mtu(n))
+	if errors.Is(err, tenant.ErrConflict) && n.Network.Mode != tenant.AddressTenant && n.Network.Mode != tenant.AddressNull {
+		err = fmt.Errorf("%w: Docker's own IPAM does not know what other hosts and networks give out; use disjoint --ip-range, or --ipam-driver nuage", err)
+	}
+	if err != nil {
 		return err
 	}
+	return d.made(e)
+}
+
+// connect binds the vport, and makes the veth pair and its port, at once since they do not
+// need each other.
+func (d *Driver) connect(ctx context.Context, e *endpoint, mtu int) error {
+	// No shared cancellation: an effect that is cut off in the middle may happen all the same.
+	var both errgroup.Group
+	both.Go(func() error { _, err := d.Store.BindVport(ctx, e.Vport); return err })
+	both.Go(func() error { return d.plug(ctx, e, mtu) })
+	return both.Wait()
+}
+
+// made declares an endpoint attached.
+func (d *Driver) made(e *endpoint) error {
 	e.Made = true
 	err := d.putEndpoint(e)
 	e.Made = err == nil
@@ -221,9 +241,9 @@ func (d *Driver) choose(ctx context.Context, e *endpoint, n *network) error {
 }
 
 // plug makes the veth pair and its port on the switch.
-func (d *Driver) plug(ctx context.Context, e *endpoint, n *network) error {
+func (d *Driver) plug(ctx context.Context, e *endpoint, mtu int) error {
 	host, container := e.names()
-	spec := link.Spec{Name: host, Peer: container, MAC: e.Vport.MAC[:], MTU: d.mtu(n), Offload: d.Ports.Offload()}
+	spec := link.Spec{Name: host, Peer: container, MAC: e.Vport.MAC[:], MTU: mtu, Offload: d.Ports.Offload()}
 	if err := d.Links.Create(ctx, spec); err != nil {
 		return err
 	}

@@ -12,7 +12,8 @@ import (
 )
 
 // Collect removes the networks and endpoints that Docker does not have, as if it had said
-// so: it forgets its own while the plugin does not answer. networks are the IDs of all its
+// so: it forgets its own while the plugin does not answer. Containers of Attach are not
+// its business. networks are the IDs of all its
 // networks of ours, endpoints of all endpoints of running containers. Nothing younger than
 // grace is touched, which must be longer than the lists are old.
 //
@@ -33,7 +34,7 @@ func (d *Driver) Collect(ctx context.Context, networks, endpoints map[string]boo
 	for id, e := range es {
 		if endpoints[id] {
 			networks[e.NetworkID] = true
-		} else if old(e.Made, e.Created) {
+		} else if old(e.Made, e.Created) && !e.direct() {
 			err := d.DeleteEndpoint(ctx, &DeleteEndpointRequest{NetworkID: e.NetworkID, EndpointID: id})
 			if err == nil {
 				r.Removed = append(r.Removed, "endpoint "+short(id))
@@ -61,7 +62,8 @@ func (d *Driver) Collect(ctx context.Context, networks, endpoints map[string]boo
 	return r, errors.Join(errs...)
 }
 
-// Enrich tells which container an endpoint belongs to: the vport gets its name. An
+// Enrich tells which container an endpoint belongs to: the vport gets its name. A
+// container of Attach goes by its own ID, and may be called otherwise than before. An
 // endpoint that is unknown, or known to be so already, is nil; it costs one local read.
 func (d *Driver) Enrich(ctx context.Context, endpointID, containerID, containerName string) error {
 	e, err := d.getEndpoint(endpointID)

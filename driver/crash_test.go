@@ -103,6 +103,9 @@ type mortalLinks struct {
 func (s mortalLinks) Create(ctx context.Context, spec link.Spec) error {
 	return s.effect("link", func() error { return s.Links.Create(ctx, spec) })
 }
+func (s mortalLinks) Move(ctx context.Context, in link.Inside) (string, error) {
+	return valued(s.mortal, "move", func() (string, error) { return s.Links.Move(ctx, in) })
+}
 func (s mortalLinks) Delete(name string) error {
 	return s.effect("unlink", func() error { return s.Links.Delete(name) })
 }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"nuage/controller/tenant"
 	"nuage/driver/journal"
 )
 
@@ -17,14 +18,18 @@ func (d *Driver) Leave(context.Context, *LeaveRequest) error { return nil }
 // the kernel takes its time for that. An unknown endpoint is nil. While the store or the
 // switch are away it is nil too, and Reconcile does the rest.
 func (d *Driver) DeleteEndpoint(ctx context.Context, req *DeleteEndpointRequest) error {
+	return d.detach(ctx, req.EndpointID)
+}
+
+func (d *Driver) detach(ctx context.Context, id string) error {
 	ctx, cancel := begin(ctx, 0)
 	defer cancel()
-	unlock, err := d.locks.lock(ctx, "endpoint "+short(req.EndpointID))
+	unlock, err := d.locks.lock(ctx, "endpoint "+short(id))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	e, err := d.getEndpoint(req.EndpointID)
+	e, err := d.getEndpoint(id)
 	if err != nil || e == nil {
 		return err
 	}
@@ -43,13 +48,13 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, req *DeleteEndpointRequest)
 	d.rest.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), itemTime)
 		defer cancel()
-		unlock, err := d.locks.lock(ctx, "endpoint "+short(req.EndpointID))
+		unlock, err := d.locks.lock(ctx, "endpoint "+short(id))
 		if err != nil {
 			return
 		}
 		defer unlock()
 		// Docker may have sent the endpoint again meanwhile.
-		if now, err := d.getEndpoint(req.EndpointID); err != nil || now == nil || now.Made {
+		if now, err := d.getEndpoint(id); err != nil || now == nil || now.Made {
 			return
 		}
 		if left != nil { // on a busy host a little more time does
@@ -67,9 +72,24 @@ func (d *Driver) unplug(ctx context.Context, e *endpoint) error {
 	var port, vport error
 	var both errgroup.Group
 	both.Go(func() error { port = d.Ports.DeletePort(ctx, e.Vport.Interface); return nil })
-	both.Go(func() error { vport = d.Store.DeleteVport(ctx, e.Vport.ID); return nil })
+	both.Go(func() error {
+		if vport = d.Store.DeleteVport(ctx, e.Vport.ID); vport == nil && e.direct() {
+			vport = d.releaseSubnet(ctx, e.Vport.SubnetID)
+		}
+		return nil
+	})
 	both.Wait()
 	return errors.Join(port, vport)
+}
+
+// releaseSubnet removes a subnet that came with a Docker network which is gone by now.
+func (d *Driver) releaseSubnet(ctx context.Context, id string) error {
+	var dockers bool
+	d.Store.Feed().View(func(st *tenant.State) { dockers = st.Subnets[id] != nil && st.Subnets[id].DockerOwned })
+	if !dockers {
+		return nil
+	}
+	return d.Store.ReleaseSubnet(ctx, id)
 }
 
 // unlink removes the veth pair and, if nothing else is left, the record.
@@ -77,7 +97,7 @@ func (d *Driver) unlink(e *endpoint, last bool) error {
 	if err := d.Links.Delete(e.Vport.Interface); err != nil || !last {
 		return err
 	}
-	return d.Journal.Apply(journal.Drop(kindEndpoint, e.Vport.Owner.EndpointID))
+	return d.Journal.Apply(journal.Drop(kindEndpoint, e.id()))
 }
 
 // removeEndpoint takes back all that an endpoint may have brought about, and its record.

@@ -3,8 +3,11 @@
 // journalled before it happens, so that whatever dies in between is finished or undone
 // later.
 //
-// It never calls Docker, never enters a container's namespace, never decides what a packet
-// may do, and programs no flow: it writes tenant state and waits until that is programmed.
+// A container that Docker gives no network is attached by the same means, and then the link
+// is put into it, which Docker does otherwise.
+//
+// It never calls Docker, never decides what a packet may do, and programs no flow: it
+// writes tenant state and waits until that is programmed.
 package driver
 
 import (
@@ -72,6 +75,7 @@ type IPAM interface {
 // Links makes veth pairs; see link.Links.
 type Links interface {
 	Create(context.Context, link.Spec) error
+	Move(context.Context, link.Inside) (string, error)
 	Delete(name string) error
 	List() ([]string, error)
 }
@@ -100,7 +104,9 @@ type Config struct {
 	// MaxMTU is what the underlays of all hosts leave a container now; it is asked at every
 	// attachment. Nil or 0: not known, and then nothing is refused.
 	MaxMTU func() int
-	Log    logrus.FieldLogger
+	// Problem is why Attach attaches nothing new; nil if it may.
+	Problem error
+	Log     logrus.FieldLogger
 }
 
 // DefaultMTU leaves VXLAN over IPv4 its 50 bytes of the usual 1500, for who knows nothing

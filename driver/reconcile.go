@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"nuage/controller/tenant"
-	"nuage/driver/link"
 )
 
 // Report is what Reconcile and Collect did, each entry a noun and its name.
@@ -44,7 +43,7 @@ func (d *Driver) Reconcile(ctx context.Context) (Report, error) {
 	if err := errors.Join(d.Store.Ready(), d.Ports.Ready()); err != nil {
 		return r, err
 	}
-	if err := d.survey(ctx); err != nil {
+	if err := d.survey(ctx, &r); err != nil {
 		return r, err
 	}
 	// A network goes only after its endpoints.
@@ -63,7 +62,7 @@ func (d *Driver) Reconcile(ctx context.Context) (Report, error) {
 
 // survey brings in, once a process, the domains that this host has vports in and the
 // journal may have lost: what follows then finds them in the feed.
-func (d *Driver) survey(ctx context.Context) error {
+func (d *Driver) survey(ctx context.Context, r *Report) error {
 	if d.surveyed.Load() {
 		return nil
 	}
@@ -72,7 +71,17 @@ func (d *Driver) survey(ctx context.Context) error {
 		return err
 	}
 	domains := map[string]bool{}
-	st.Children(tenant.Key{Kind: tenant.KindHost, ID: d.Host}, tenant.KindVport, func(id string) { domains[st.Vports[id].DomainID] = true })
+	var nowhere []tenant.Vport // in no domain, so that the feed never shows them
+	st.Children(tenant.Key{Kind: tenant.KindHost, ID: d.Host}, tenant.KindVport, func(id string) {
+		if v := st.Vports[id]; v.DomainID != "" {
+			domains[v.DomainID] = true
+		} else if refused(v) {
+			nowhere = append(nowhere, *v)
+		}
+	})
+	if err := d.forgetRefusals(ctx, r, nowhere); err != nil {
+		return err
+	}
 	for id := range domains {
 		err := d.Store.Follow(ctx, id)
 		if errors.Is(err, tenant.ErrNotFound) {
@@ -180,7 +189,8 @@ func (d *Driver) reconcileEndpoints(ctx context.Context, r *Report) error {
 // vports whose link still exists. A vport without a link is removed.
 func (d *Driver) adopt(ctx context.Context, r *Report) error {
 	var networks []string
-	vports := map[string]string{} // endpoint ID → vport ID
+	vports := map[string]string{} // record ID → vport ID
+	var refusals []tenant.Vport
 	d.Store.Feed().View(func(st *tenant.State) {
 		for id, n := range st.Networks {
 			if n.Host == d.Host {
@@ -188,8 +198,11 @@ func (d *Driver) adopt(ctx context.Context, r *Report) error {
 			}
 		}
 		st.Children(tenant.Key{Kind: tenant.KindHost, ID: d.Host}, tenant.KindVport, func(id string) {
-			if eid := st.Vports[id].Owner.EndpointID; checkDockerID("endpoint", eid) == nil {
-				vports[eid] = id
+			v := st.Vports[id]
+			if of := ownerID(v.Owner); refused(v) {
+				refusals = append(refusals, *v)
+			} else if checkDockerID("endpoint", of) == nil {
+				vports[of] = id
 			}
 		})
 	})
@@ -205,7 +218,7 @@ func (d *Driver) adopt(ctx context.Context, r *Report) error {
 		}
 		return err
 	})
-	return errors.Join(adopted, d.each(ctx, "endpoint", slices.Collect(maps.Keys(vports)), func(ctx context.Context, id string) error {
+	return errors.Join(adopted, d.forgetRefusals(ctx, r, refusals), d.each(ctx, "endpoint", slices.Collect(maps.Keys(vports)), func(ctx context.Context, id string) error {
 		return d.adoptEndpoint(ctx, r, id, vports[id])
 	}))
 }
@@ -221,9 +234,12 @@ func (d *Driver) adoptEndpoint(ctx context.Context, r *Report, id, vportID strin
 			e.Vport.PolicyGroups = slices.Clone(v.PolicyGroups)
 		}
 	})
-	host, _ := link.Names(id)
+	if e.Vport.ID == "" {
+		return nil // deleted meanwhile
+	}
+	host, _ := e.names()
 	if e.Vport.Interface != host {
-		return nil // deleted meanwhile, or not one of ours
+		return nil // not one of ours
 	}
 	links, err := d.Links.List()
 	if err != nil {
@@ -266,7 +282,8 @@ func (d *Driver) sweep(ctx context.Context, r *Report) error {
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(ports)) {
-		if ports[name][portEndpoint] == "" || wanted[name] || !strings.HasPrefix(name, "nu") {
+		ours := ports[name][portEndpoint] != "" || ports[name][portContainer] != ""
+		if !ours || wanted[name] || !strings.HasPrefix(name, "nu") {
 			continue
 		}
 		err := d.Ports.DeletePort(ctx, name)

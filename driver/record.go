@@ -1,6 +1,9 @@
 package driver
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -16,6 +19,7 @@ import (
 const (
 	kindNetwork  = "networks"
 	kindEndpoint = "endpoints"
+	kindRefusal  = "refusals"
 )
 
 // A record that is not Made and that no verb is working on is to be removed, with all that
@@ -34,7 +38,8 @@ type network struct {
 	Network tenant.Network `json:"network"`
 }
 
-// endpoint is the record of an attachment.
+// endpoint is the record of an attachment: of an endpoint of Docker's, or of a container
+// that Docker gave no network, whose NetworkID and Asked are empty.
 type endpoint struct {
 	Made      bool      `json:"made"`
 	Created   time.Time `json:"created"`
@@ -58,17 +63,41 @@ func (w wanted) equal(o wanted) bool {
 	return w.Address == o.Address && w.MAC == o.MAC && w.IfName == o.IfName && slices.Equal(w.PolicyGroups, o.PolicyGroups)
 }
 
+// id is what Docker calls what is attached: the endpoint, or the container.
+func (e *endpoint) id() string { return ownerID(e.Vport.Owner) }
+
+func ownerID(o tenant.Owner) string { return cmp.Or(o.EndpointID, o.ContainerID) }
+
+// direct tells that Docker has no endpoint of it.
+func (e *endpoint) direct() bool { return e.Vport.Owner.EndpointID == "" }
+
 // names are the ends of the endpoint's veth pair.
-func (e *endpoint) names() (host, container string) { return link.Names(e.Vport.Owner.EndpointID) }
+func (e *endpoint) names() (host, container string) { return link.Names(linkID(e.Vport.Owner)) }
+
+// linkID is what the links' names are made of. A container that is started again has other
+// links than before: the switch would take the new one for the one that just went.
+func linkID(o tenant.Owner) string {
+	if o.EndpointID != "" || len(o.ContainerID) < 8 {
+		return o.EndpointID
+	}
+	start := sha256.Sum256([]byte(o.SandboxKey))
+	return o.ContainerID[:8] + hex.EncodeToString(start[:2])[:3]
+}
 
 // Keys of the external IDs of our ports.
 const (
-	portEndpoint = "nuage-endpoint"
-	portVport    = "nuage-vport"
+	portEndpoint  = "nuage-endpoint"
+	portContainer = "nuage-container"
+	portVport     = "nuage-vport"
 )
 
 func (e *endpoint) externalIDs() map[string]string {
-	return map[string]string{portEndpoint: e.Vport.Owner.EndpointID, portVport: e.Vport.ID, "attached-mac": e.Vport.MAC.String()}
+	ids := map[string]string{portEndpoint: e.id(), portVport: e.Vport.ID, "attached-mac": e.Vport.MAC.String()}
+	if e.direct() {
+		delete(ids, portEndpoint)
+		ids[portContainer] = e.id()
+	}
+	return ids
 }
 
 func (d *Driver) putNetwork(n *network) error {
@@ -76,7 +105,7 @@ func (d *Driver) putNetwork(n *network) error {
 }
 
 func (d *Driver) putEndpoint(e *endpoint) error {
-	return d.Journal.Apply(journal.Set(kindEndpoint, e.Vport.Owner.EndpointID, e))
+	return d.Journal.Apply(journal.Set(kindEndpoint, e.id(), e))
 }
 
 // getNetwork is the record of a network, nil if there is none. A network that the journal
