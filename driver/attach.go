@@ -260,6 +260,16 @@ func (d *Driver) mtu(n *network) int {
 	return said
 }
 
+// MTUOf is the MTU of a vport that is attached now: what its network's option says, 0 for
+// none, as far as the underlay lets.
+func (d *Driver) MTUOf(option int) int {
+	said, limit := d.saidMTU(option), d.maxMTU()
+	if limit > 0 {
+		return min(said, limit)
+	}
+	return said
+}
+
 // saidMTU is an option's MTU, or where there is none the one of NUAGE_MTU or the largest.
 func (d *Driver) saidMTU(option int) int {
 	limit := d.maxMTU()

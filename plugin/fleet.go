@@ -9,6 +9,7 @@ import (
 
 	"nuage/controller/store"
 	"nuage/controller/tenant"
+	"nuage/ovs/agent"
 )
 
 const (
@@ -107,6 +108,23 @@ func (n *node) maxMTU() int {
 		}
 	})
 	return max(0, narrowest-vxlanOverhead)
+}
+
+// dhcp is what vports are told that ask: their MTU is what the driver would give them now.
+func (n *node) dhcp() agent.DHCP {
+	return agent.DHCP{
+		DNS: n.settings.DNS,
+		MTU: func(v tenant.Vport) int {
+			option := 0
+			n.store.Feed().View(func(st *tenant.State) {
+				if network := st.Networks[v.Owner.NetworkID]; network != nil {
+					option = network.MTU
+				}
+			})
+			return n.driver.MTUOf(option)
+		},
+		Told: func(vportID string, declined bool) { n.machines.Told(vportID, declined) },
+	}
 }
 
 func (n *node) heartbeat(ctx context.Context) {

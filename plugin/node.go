@@ -21,6 +21,7 @@ import (
 	"nuage/ipam"
 	"nuage/ovs"
 	"nuage/ovs/agent"
+	"nuage/plugin/vm"
 )
 
 const (
@@ -43,15 +44,16 @@ type node struct {
 	started  time.Time
 	log      logrus.FieldLogger
 
-	journal *journal.Journal
-	links   *link.Links
-	joined  store.Credentials // of the host that this one has joined, if any
-	store   *store.Store
-	bridge  *ovs.Bridge
-	agent   *agent.Agent
-	ipam    *ipam.Driver
-	driver  *driver.Driver
-	engine  *engine
+	journal  *journal.Journal
+	links    *link.Links
+	joined   store.Credentials // of the host that this one has joined, if any
+	store    *store.Store
+	bridge   *ovs.Bridge
+	agent    *agent.Agent
+	ipam     *ipam.Driver
+	driver   *driver.Driver
+	machines *vm.Watcher
+	engine   *engine
 }
 
 // run listens, then starts everything and keeps it going until ctx ends. Nothing but a
@@ -94,7 +96,7 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 	// What verbs need outlives the verbs.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts errgroup.Group
-	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.engine.run, n.keep, n.keepCertificate} {
+	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.machines.Run, n.engine.run, n.keep, n.keepCertificate} {
 		parts.Go(func() error { return part(work) })
 	}
 	<-ctx.Done()
@@ -135,12 +137,14 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 	}
 	n.store = store.New(conf)
 	n.bridge = ovs.New(ovs.Config{DB: places.ovsdb(), Bridge: settings.Bridge, Datapath: settings.Datapath, VTEP: n.vtep(), Log: log.WithField("part", "switch")})
-	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, Log: log.WithField("part", "agent")})
+	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, DHCP: n.dhcp(), Log: log.WithField("part", "agent")})
 	n.ipam = ipam.New(ipam.Config{Store: n.store, Records: n.journal, Host: n.host, Enterprise: settings.Enterprise,
 		Autocreate: settings.Autocreate, Global: settings.Scope == "global", Log: log.WithField("part", "ipam")})
 	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: n.ipam, Ports: ports{n.bridge}, Flows: n.agent,
 		Links: n.links, Journal: n.journal, Enterprise: settings.Enterprise, Autocreate: settings.Autocreate,
 		MTU: settings.MTU, MaxMTU: n.maxMTU, Scope: settings.Scope, Log: log.WithField("part", "driver")})
+	n.machines = vm.New(vm.Config{Host: n.host, Store: n.store, Switch: n.bridge, Addresses: n.ipam, Flows: n.agent, Enterprise: settings.Enterprise,
+		Autocreate: settings.Autocreate, Refuse: settings.Err, Log: log.WithField("part", "machines")})
 	n.engine = &engine{socket: places.docker(), drivers: driverNames, seen: n.seen, log: log.WithField("part", "docker")}
 	return n, nil
 }

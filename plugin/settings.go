@@ -30,6 +30,7 @@ type Settings struct {
 	Autocreate bool
 	Scope      string
 	MTU        int
+	DNS        []netip.Addr // that DHCP tells
 	LogLevel   logrus.Level
 
 	// Problems are the settings that were refused. While there is one, nothing new is
@@ -74,6 +75,10 @@ func readSettings(getenv func(string) string) Settings {
 	if v := get("NUAGE_MTU", "0", mtuValue); v != "0" {
 		s.MTU, _ = strconv.Atoi(v)
 	}
+	get("NUAGE_DNS", "", func(v string) (err error) {
+		s.DNS, err = addresses(v)
+		return err
+	})
 	level := get("NUAGE_LOG_LEVEL", "info", oneOf("error", "warn", "info", "debug"))
 	s.LogLevel, _ = logrus.ParseLevel(level)
 	if v := get("NUAGE_STORE", "", endpoints); v != "" {
@@ -134,6 +139,17 @@ func mtuValue(v string) error {
 		return errors.New("must be a number of bytes from 576 to 65535")
 	}
 	return nil
+}
+
+func addresses(v string) (all []netip.Addr, err error) {
+	for text := range strings.SplitSeq(v, ",") {
+		a, err := netip.ParseAddr(strings.TrimSpace(text))
+		if err != nil || !a.Is4() || a.IsUnspecified() || a.IsMulticast() {
+			return nil, errors.New("must be a comma-separated list of IPv4 addresses")
+		}
+		all = append(all, a)
+	}
+	return all, nil
 }
 
 func endpoints(v string) error {

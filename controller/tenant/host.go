@@ -28,22 +28,9 @@ type HostStatus struct {
 	Domains []string `json:"domains,omitempty"`
 	// Error is what is wrong with the host; empty if nothing is.
 	Error string `json:"error,omitempty"`
-	// Refused are what asked this host to be attached and has no place: no subnet is known
-	// that a vport with the error could be shown in.
-	Refused []Refused `json:"refused,omitempty"`
 	// Alive is whether the host's plugin runs and reaches the store now. One that is not
 	// alive is dead since Seen. It is not part of the stored value.
 	Alive bool `json:"-"`
-}
-
-// Refused is a container or a machine that could not be attached.
-type Refused struct {
-	Name      string    `json:"name"`
-	Type      VportType `json:"type"`
-	MAC       MAC       `json:"mac,omitzero"`
-	Interface string    `json:"interface,omitempty"`
-	Owner     Owner     `json:"owner"`
-	Error     string    `json:"error"`
 }
 
 // Counter is what a switch has counted.

@@ -20,6 +20,7 @@ import (
 var mayImport = map[string][]string{
 	"plugin":            {"*"},
 	"plugin/monitor":    {"driver", "controller/tenant"},
+	"plugin/vm":         {"ipam", "controller/tenant", "ovs"},
 	"driver":            {"ipam", "controller/tenant", "driver/link", "driver/journal"},
 	"driver/link":       {},
 	"driver/journal":    {},
