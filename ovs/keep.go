@@ -65,6 +65,7 @@ func keep(v view, name, datapath, hwaddr string, asked int) (ops []operation, pr
 	if len(lacks) > 0 {
 		ops = append(ops, mutate("Bridge", v.bridge.UUID, putKeys("other_config", lacks)...))
 	}
+	ops = append(ops, v.shaping.strays()...)
 	if len(ops) > 0 || v.bridge.DatapathID == "" && asked == 0 {
 		ops = append(ops, touch(v))
 	}

@@ -16,6 +16,10 @@ func update(table, uuid string, row columns) operation {
 	return operation{"op": "update", "table": table, "where": is(uuid), "row": row}
 }
 
+func deleteRow(table, uuid string) operation {
+	return operation{"op": "delete", "table": table, "where": is(uuid)}
+}
+
 func mutate(table, uuid string, mutations ...any) operation {
 	return operation{"op": "mutate", "table": table, "where": is(uuid), "mutations": mutations}
 }

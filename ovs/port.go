@@ -30,6 +30,7 @@ type Port struct {
 	Confirmed   bool
 	ExternalIDs map[string]string // of the interface; not to be changed
 	Error       string            // why ovs-vswitchd cannot use it: its link is gone, say
+	Shape       Shape             // what SetShaping has set; zero if nothing
 }
 
 // EnsurePort makes the port if the bridge has none of that name, and returns it, without
@@ -258,6 +259,7 @@ func (b *Bridge) DeletePort(ctx context.Context, name string) error {
 			return fmt.Errorf("port %s: it is part of the bond %s", name, m.port.Name)
 		}
 		ops := []operation{mutate("Bridge", v.bridge.UUID, remove("ports", uuid(m.port.UUID))), touch(v)}
+		ops = append(ops, v.shaping.drop(m.port)...)
 		if err := b.commit(ctx, s, ops); err != nil {
 			return fmt.Errorf("port %s: %w", name, err)
 		}

@@ -14,10 +14,13 @@ type tables struct {
 	bridges    map[string]*bridgeRow
 	ports      map[string]*portRow
 	interfaces map[string]*interfaceRow
+	qos        map[string]*qosRow
+	queues     map[string]*queueRow
 }
 
 func newTables() tables {
-	return tables{map[string]*rootRow{}, map[string]*bridgeRow{}, map[string]*portRow{}, map[string]*interfaceRow{}}
+	return tables{map[string]*rootRow{}, map[string]*bridgeRow{}, map[string]*portRow{}, map[string]*interfaceRow{},
+		map[string]*qosRow{}, map[string]*queueRow{}}
 }
 
 // monitored is monitor_cond's request: the columns that fields below name. A column
@@ -25,7 +28,7 @@ func newTables() tables {
 func monitored() map[string]any {
 	request := map[string]any{}
 	for table, row := range map[string]record{"Open_vSwitch": &rootRow{}, "Bridge": &bridgeRow{},
-		"Port": &portRow{}, "Interface": &interfaceRow{}} {
+		"Port": &portRow{}, "Interface": &interfaceRow{}, "QoS": &qosRow{}, "Queue": &queueRow{}} {
 		request[table] = []any{map[string]any{"columns": slices.Sorted(maps.Keys(row.fields()))}}
 	}
 	return request
@@ -51,7 +54,7 @@ func (r *bridgeRow) fields() map[string]target {
 }
 
 func (r *portRow) fields() map[string]target {
-	return map[string]target{"name": &r.Name, "interfaces": &r.Interfaces}
+	return map[string]target{"name": &r.Name, "interfaces": &r.Interfaces, "qos": &r.QoS}
 }
 
 func (r *interfaceRow) fields() map[string]target {
@@ -84,6 +87,10 @@ func (t *tables) apply(update json.RawMessage) error {
 				err = applyRow(t.ports, uuid, c)
 			case "Interface":
 				err = applyRow(t.interfaces, uuid, c)
+			case "QoS":
+				err = applyRow(t.qos, uuid, c)
+			case "Queue":
+				err = applyRow(t.queues, uuid, c)
 			}
 			if err != nil {
 				return fmt.Errorf("table %s: row %s: %w", table, uuid, err)
@@ -235,7 +242,7 @@ func text(atom json.RawMessage) (s string, err error) {
 
 func assignMap(m *map[string]string, v json.RawMessage, difference bool) error {
 	var tagged [2]json.RawMessage
-	var pairs [][2]string
+	var pairs [][2]json.RawMessage
 	if err := json.Unmarshal(v, &tagged); err != nil {
 		return err
 	}
@@ -247,10 +254,18 @@ func assignMap(m *map[string]string, v json.RawMessage, difference bool) error {
 		maps.Copy(next, *m)
 	}
 	for _, p := range pairs {
-		if old, has := next[p[0]]; difference && has && old == p[1] {
-			delete(next, p[0])
+		key, err := text(p[0])
+		if err != nil {
+			return err
+		}
+		value, err := text(p[1])
+		if err != nil {
+			return err
+		}
+		if old, has := next[key]; difference && has && old == value {
+			delete(next, key)
 		} else {
-			next[p[0]] = p[1]
+			next[key] = value
 		}
 	}
 	*m = next

@@ -23,6 +23,7 @@ type (
 	portRow struct {
 		UUID, Name string
 		Interfaces []string
+		QoS        string
 	}
 	interfaceRow struct {
 		UUID, Name, Type     string
@@ -53,6 +54,7 @@ type view struct {
 	// internal has the links that bridges, this one included, made for the host itself, and
 	// the datapath of that bridge.
 	internal map[string]string
+	shaping  shaping
 }
 
 // member is a port of the bridge.
@@ -66,7 +68,7 @@ type member struct {
 
 // look is the view of one bridge.
 func (t *tables) look(name string) view {
-	v := view{ports: map[string]member{}, elsewhere: map[string]string{}, internal: map[string]string{}}
+	v := view{ports: map[string]member{}, elsewhere: map[string]string{}, internal: map[string]string{}, shaping: t.shaping(name)}
 	for _, root := range t.roots {
 		v.root = root
 	}
@@ -94,7 +96,9 @@ func (t *tables) lookPort(v *view, name string, bridge *bridgeRow, port *portRow
 		case bridge.Name != name:
 			v.elsewhere[row.Name] = bridge.Name
 		case row.Name != name:
-			v.ports[row.Name] = member{Port: row.toPort(), row: row, port: port}
+			m := member{Port: row.toPort(), row: row, port: port}
+			m.Shape = v.shaping.shape(port)
+			v.ports[row.Name] = m
 		}
 	}
 	if _, shown := v.ports[port.Name]; !shown {
@@ -148,7 +152,7 @@ func (v view) follow(old view) {
 // samePorts tells whether two views are the same to a reader of Ports.
 func samePorts(a, b view) bool {
 	return (a.bridge == nil) == (b.bridge == nil) && maps.EqualFunc(a.ports, b.ports, func(x, y member) bool {
-		return x.OFPort == y.OFPort && x.Confirmed == y.Confirmed && x.Type == y.Type &&
+		return x.OFPort == y.OFPort && x.Confirmed == y.Confirmed && x.Type == y.Type && x.Shape == y.Shape &&
 			x.Error == y.Error && maps.Equal(x.ExternalIDs, y.ExternalIDs)
 	})
 }
