@@ -54,6 +54,14 @@ func (r *review) put(key string, value []byte) error {
 		return r.create(key, zoneEntry(z))
 	case string(tenant.KindSubnet):
 		return r.putSubnet(key, value)
+	case string(tenant.KindPolicyGroup):
+		g, err := read[tenant.PolicyGroup](value)
+		if err != nil {
+			return err
+		}
+		return r.create(key, groupEntry(g))
+	case "counters":
+		return r.putCounters(key, value)
 	}
 	return deny("no host writes such")
 }
@@ -81,6 +89,19 @@ func (r *review) putHost(kind string, value []byte) error {
 	if err == nil && (h.ID != r.host || h.Name != r.host) {
 		err = deny("it names another host")
 	}
+	return err
+}
+
+// putCounters judges what a host has counted in a domain that there is.
+func (r *review) putCounters(key string, value []byte) error {
+	var c tenant.Counters
+	switch err := json.Unmarshal(value, &c); {
+	case err != nil:
+		return deny("the value cannot be read")
+	case c.Host != r.host || key != countersKey(r.host, c.DomainID):
+		return deny("it is another host's")
+	}
+	_, err := r.there(domainKey(c.DomainID))
 	return err
 }
 
@@ -138,9 +159,8 @@ func (r *review) create(key string, e entry) error {
 	}
 	for class, n := range e.numbers {
 		if n == 0 {
-			return deny("it has no %s", words[class])
+			return deny("it has no %s", wordOf(class))
 		}
-		r.claims[numberKey(class, n)] = e.Base().ID
 	}
 	return r.comes(e)
 }
@@ -149,11 +169,8 @@ func (r *review) create(key string, e entry) error {
 func (r *review) comes(e entry) error {
 	m := e.Base()
 	r.claims[idKey(m.ID)] = e.key
-	if name := e.nameKey(); name != "" {
-		r.claims[name] = m.ID
-	}
-	if m.ExternalID != "" {
-		r.claims[externalKey(e.kind, m.ExternalID)] = m.ID
+	for _, key := range e.index() {
+		r.claims[key] = m.ID
 	}
 	if e.within == "" {
 		return nil
@@ -162,19 +179,42 @@ func (r *review) comes(e entry) error {
 	return err
 }
 
-// goes calls for the end of an object's index.
-func (r *review) goes(e entry) {
+// goes calls for the end of an object's index, and of the rate limiters on it.
+func (r *review) goes(domain string, e entry) error {
 	m := e.Base()
 	r.unindex[idKey(m.ID)], r.unindex[guardKey(m.ID)] = true, true
-	if name := e.nameKey(); name != "" {
-		r.unindex[name] = true
+	for _, key := range e.index() {
+		r.unindex[key] = true
 	}
-	if m.ExternalID != "" {
-		r.unindex[externalKey(e.kind, m.ExternalID)] = true
+	if !limited[e.kind] {
+		return nil
 	}
-	for class, n := range e.numbers {
-		r.unindex[numberKey(class, n)] = true
+	for _, d := range directions {
+		limiter, err := r.get(limiterKey(m.ID, d))
+		if err != nil {
+			return err
+		}
+		if limiter != nil && !r.deletes[keyIn(domain, tenant.KindRateLimiter, string(limiter.Value))] {
+			return deny("the rate limiter on it is left behind")
+		}
 	}
+	return nil
+}
+
+// removeLimiter judges the removal of a rate limiter, which goes with what it is on.
+func (r *review) removeLimiter(key, domain string) error {
+	have, err := r.get(key)
+	if err != nil || have == nil {
+		return err
+	}
+	l, err := read[tenant.RateLimiter](have.Value)
+	if err != nil {
+		return err
+	}
+	if !r.deletes[keyOf(domain, l.On)] {
+		return deny("no host removes such but with what it is on")
+	}
+	return r.goes(domain, limiterEntry(l))
 }
 
 func (r *review) putSubnet(key string, value []byte) error {
@@ -223,12 +263,14 @@ func (r *review) remove(key string) error {
 	case !ok || len(parts) < 2:
 	case len(parts) == 2 && (parts[0] == "hosts" || parts[0] == "status" || parts[0] == "alive") && parts[1] == r.host:
 		return nil
-	case len(parts) == 3 && parts[0] == string(tenant.KindNetwork) && parts[1] == r.host:
+	case len(parts) == 3 && (parts[0] == string(tenant.KindNetwork) || parts[0] == "counters") && parts[1] == r.host:
 		return nil
 	case len(parts) == 4 && parts[0] == string(tenant.KindDomain) && parts[2] == string(tenant.KindVport):
 		return r.removeVport(key)
 	case len(parts) == 4 && parts[0] == string(tenant.KindDomain) && parts[2] == string(tenant.KindSubnet):
 		return r.removeSubnet(key)
+	case len(parts) == 4 && parts[0] == string(tenant.KindDomain) && parts[2] == string(tenant.KindRateLimiter):
+		return r.removeLimiter(key, parts[1])
 	case len(parts) == 5 && parts[0] == string(tenant.KindDomain) && parts[2] == string(tenant.KindLease):
 		return r.removeLease(key)
 	}
@@ -248,7 +290,17 @@ func (r *review) removeSubnet(key string) error {
 	if !n.DockerOwned {
 		return deny("it was not made for a Docker network")
 	}
-	r.goes(subnetEntry(n))
+	if err := r.goes(n.DomainID, subnetEntry(n)); err != nil {
+		return err
+	}
+	users, _, err := r.read(usesPrefix(n.ID), clientv3.GetPrefixRangeEnd(usesPrefix(n.ID)))
+	if err != nil {
+		return err
+	}
+	if len(users) > 0 {
+		return deny("entries of policies name it")
+	}
+	r.conditions = append(r.conditions, nothingIn(usesPrefix(n.ID)))
 	r.empties[leasePrefix(n.DomainID, n.ID)] = true
 	for _, prefix := range []string{domainPrefix(n.DomainID) + "vports/", root + "networks/"} {
 		users, revision, err := r.read(prefix, clientv3.GetPrefixRangeEnd(prefix))

@@ -146,9 +146,10 @@ func TestHostWritesOnlyItsOwn(t *testing.T) {
 	freed, _ := json.Marshal(tenant.Lease{DomainID: d, SubnetID: sub, Address: e.mine.IPv4, State: tenant.LeaseResting, Use: tenant.UseEndpoint, Host: "h2"})
 	domain := e.p.Domain
 	domain.Name = "Renamed"
-	zone := tenant.Zone{Meta: tenant.Meta{ID: uuid.NewString()}, DomainID: d, Name: "New"}
+	zone := tenant.Zone{Meta: tenant.Meta{ID: uuid.NewString()}, DomainID: d, Name: "New", Number: 9}
 	zoneOps := func(z tenant.Zone) []clientv3.Op {
-		return ops(put(zoneKey(z.DomainID, z.ID), text(t, z)), put(idKey(z.ID), zoneKey(z.DomainID, z.ID)), put(nameKey(tenant.KindZone, z.DomainID, z.Name), z.ID))
+		return ops(put(zoneKey(z.DomainID, z.ID), text(t, z)), put(idKey(z.ID), zoneKey(z.DomainID, z.ID)), put(nameKey(tenant.KindZone, z.DomainID, z.Name), z.ID),
+			put(numberKey(classIn(classZone, z.DomainID), uint32(z.Number)), z.ID))
 	}
 	subnet := func(f func(*tenant.Subnet)) []clientv3.Op {
 		n := tenant.Subnet{Meta: tenant.Meta{ID: uuid.NewString()}, DomainID: d, ZoneID: e.p.Zone.ID, Name: "new",
@@ -214,7 +215,10 @@ func TestHostWritesOnlyItsOwn(t *testing.T) {
 		"deleting a domain":                  ops(del(domainKey(d)), del(idKey(d)), del(guardKey(d)), del(nameKey(tenant.KindDomain, e.p.Enterprise.ID, "D"))),
 		"deleting a subnet":                  release(e.p.Subnet),
 		"deleting another's subnet in use":   release(e.shared.Subnet),
-		"a zone without its name's index":    zoneOps(zone)[:2],
+		"a zone without its name's index":    slices.Delete(zoneOps(zone), 2, 3),
+		"a zone without its number's index":  zoneOps(zone)[:3],
+		"a zone without a number":            zoneOps(func() tenant.Zone { z := zone; z.Number = 0; return z }()),
+		"a zone of a taken number":           zoneOps(func() tenant.Zone { z := zone; z.Number = e.p.Zone.Number; return z }()),
 		"a zone of a taken name":             zoneOps(func() tenant.Zone { z := zone; z.Name = e.p.Zone.Name; return z }()),
 		"a zone in no domain":                zoneOps(func() tenant.Zone { z := zone; z.DomainID = uuid.NewString(); return z }()),
 		"a zone of a bad name":               zoneOps(func() tenant.Zone { z := zone; z.Name = "a\x1b[2Jb"; return z }()),

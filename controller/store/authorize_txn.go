@@ -15,9 +15,12 @@ import (
 )
 
 const (
-	maxValue  = 64 << 10
-	maxOps    = 128 // etcd's own limit
-	maxNested = 3
+	maxValue = 64 << 10
+	// maxCounters is of what a host has counted in one domain; etcd's own limit of a request
+	// is 1.5 MB.
+	maxCounters = 1 << 20
+	maxOps      = 128 // etcd's own limit
+	maxNested   = 3
 )
 
 // denial is why a host may not do something.
@@ -132,7 +135,7 @@ func (r *review) takePut(p *pb.PutRequest) error {
 	switch {
 	case p.GetIgnoreLease() || p.GetIgnoreValue():
 		return deny("put %s without its value", key)
-	case len(p.GetValue()) > maxValue:
+	case len(p.GetValue()) > maxValue && !(len(p.GetValue()) <= maxCounters && strings.HasPrefix(key, countersPrefix(r.host))):
 		return deny("put %s: more than %d bytes", key, maxValue)
 	case p.GetLease() != 0 && (key != aliveKey(r.host) || !r.owns(p.GetLease())):
 		return deny("put %s with a lease", key)
@@ -265,6 +268,12 @@ func (r *review) get(key string) (*mvccpb.KeyValue, error) {
 // quiet: nothing is put into the object after the revision.
 func (r *review) quiet(id string, revision int64) {
 	r.conditions = append(r.conditions, revisionIs(guardKey(id), pb.Compare_LESS, revision+1))
+}
+
+// nothingIn: no key has the prefix.
+func nothingIn(prefix string) *pb.Compare {
+	return &pb.Compare{Key: []byte(prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), Target: pb.Compare_CREATE,
+		Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_CreateRevision{}}
 }
 
 func revisionIs(key string, result pb.Compare_CompareResult, revision int64) *pb.Compare {

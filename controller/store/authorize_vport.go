@@ -1,6 +1,8 @@
 package store
 
 import (
+	"slices"
+
 	"nuage/controller/tenant"
 )
 
@@ -23,6 +25,8 @@ func (r *review) putVport(key, domain string, value []byte) error {
 		return err
 	}
 	switch {
+	case have == nil && (v.AddressSpoofing || len(v.VirtualIPs) > 0):
+		return errTrusted
 	case have == nil && v.Lasting:
 		return deny("a lasting vport is made where the tenants are administered")
 	case have == nil:
@@ -61,6 +65,9 @@ func (r *review) putVport(key, domain string, value []byte) error {
 	return err
 }
 
+// errTrusted: with them a host would take the addresses of others.
+var errTrusted = deny("address spoofing and virtual IPs are set where the tenants are administered")
+
 // changeVport judges the change of a vport to v.
 func (r *review) changeVport(have []byte, v *tenant.Vport) error {
 	h, err := read[tenant.Vport](have)
@@ -71,6 +78,8 @@ func (r *review) changeVport(have []byte, v *tenant.Vport) error {
 		return deny("it is host %q's", h.Host)
 	case h.Lasting != v.Lasting || h.Lasting && (h.ExternalID != v.ExternalID || h.Name != v.Name):
 		return deny("how long it lasts, and what a lasting vport is called, cannot change")
+	case h.AddressSpoofing != v.AddressSpoofing || !slices.Equal(h.VirtualIPs, v.VirtualIPs):
+		return errTrusted
 	case h.SubnetID != v.SubnetID || h.IPv4.IsValid() && (h.IPv4 != v.IPv4 || h.MAC != v.MAC):
 		return deny("its subnet, address and MAC cannot change")
 	case h.ExternalID == v.ExternalID:
@@ -97,8 +106,7 @@ func (r *review) removeVport(key string) error {
 	if v.Host != r.host {
 		return deny("it is host %q's", v.Host)
 	}
-	r.goes(vportEntry(v))
-	return nil
+	return r.goes(v.DomainID, vportEntry(v))
 }
 
 // putLease judges a lease: it is the host's, and what it replaces may be replaced.

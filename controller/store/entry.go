@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -24,29 +25,51 @@ type entry struct {
 	name    string
 	parent  tenant.Key        // zero for an enterprise
 	within  string            // the parent's key
-	numbers map[string]uint32 // by class
+	unique  []string          // index keys that no other object has
+	numbers map[string]uint32 // by class; 0 for one that it has not yet
+	uses    map[string]string // ID → key of the other objects that it names
 }
 
 func enterpriseEntry(e *tenant.Enterprise) entry {
 	return entry{object: e, kind: tenant.KindEnterprise, key: enterpriseKey(e.ID), name: e.Name,
-		numbers: map[string]uint32{classCustomer: e.CustomerID}}
+		numbers: map[string]uint32{classCustomer: e.CustomerID}}.named("")
+}
+
+func macroEntry(m *tenant.NetworkMacro) entry {
+	return entry{object: m, kind: tenant.KindNetworkMacro, key: macroKey(m.ID), name: m.Name,
+		parent: tenant.Key{Kind: tenant.KindEnterprise, ID: m.EnterpriseID}, within: enterpriseKey(m.EnterpriseID)}.named(m.EnterpriseID)
 }
 
 func domainEntry(d *tenant.Domain) entry {
 	return entry{object: d, kind: tenant.KindDomain, key: domainKey(d.ID), name: d.Name,
 		parent: tenant.Key{Kind: tenant.KindEnterprise, ID: d.EnterpriseID}, within: enterpriseKey(d.EnterpriseID),
-		numbers: map[string]uint32{classVNI: d.VNI, classNumber: uint32(d.Number)}}
+		numbers: map[string]uint32{classVNI: d.VNI, classNumber: uint32(d.Number)}}.named(d.EnterpriseID)
+}
+
+// inDomain is the entry of an object whose parent is its domain.
+func inDomain(o object, kind tenant.Kind, domain, name string) entry {
+	return entry{object: o, kind: kind, key: keyIn(domain, kind, o.Base().ID), name: name,
+		parent: tenant.Key{Kind: tenant.KindDomain, ID: domain}, within: domainKey(domain)}.named(domain)
 }
 
 func zoneEntry(z *tenant.Zone) entry {
-	return entry{object: z, kind: tenant.KindZone, key: zoneKey(z.DomainID, z.ID), name: z.Name,
-		parent: tenant.Key{Kind: tenant.KindDomain, ID: z.DomainID}, within: domainKey(z.DomainID)}
+	return inDomain(z, tenant.KindZone, z.DomainID, z.Name).numbered(classZone, z.DomainID, z.Number)
+}
+
+func groupEntry(g *tenant.PolicyGroup) entry {
+	return inDomain(g, tenant.KindPolicyGroup, g.DomainID, g.Name).numbered(classGroup, g.DomainID, g.Number)
+}
+
+func policyEntry(p *tenant.Policy) entry {
+	e := inDomain(p, tenant.KindPolicy, p.DomainID, p.Name).numbered(classPolicy, p.DomainID, p.Number)
+	e.unique = append(e.unique, priorityKey(p))
+	return e
 }
 
 func subnetEntry(n *tenant.Subnet) entry {
 	return entry{object: n, kind: tenant.KindSubnet, key: subnetKey(n.DomainID, n.ID), name: n.Name,
-		parent: tenant.Key{Kind: tenant.KindZone, ID: n.ZoneID}, within: zoneKey(n.DomainID, n.ZoneID),
-		numbers: map[string]uint32{classVNI: n.VNI}}
+		parent: tenant.Key{Kind: tenant.KindZone, ID: n.ZoneID}, within: keyIn(n.DomainID, tenant.KindZone, n.ZoneID),
+		numbers: map[string]uint32{classVNI: n.VNI}}.named(n.ZoneID)
 }
 
 // vportEntry has no name index: two hosts may each have a container of the same name.
@@ -58,11 +81,35 @@ func vportEntry(v *tenant.Vport) entry {
 	return e
 }
 
-func (e entry) nameKey() string {
-	if e.kind == tenant.KindVport {
-		return ""
+// ruleEntry is that of an entry of a policy, whose name is its priority.
+func ruleEntry(r *tenant.Entry) entry {
+	e := entry{object: r, kind: tenant.KindEntry, key: keyIn(r.DomainID, tenant.KindEntry, r.ID), name: strconv.FormatUint(uint64(r.Priority), 10),
+		parent: tenant.Key{Kind: tenant.KindPolicy, ID: r.PolicyID}, within: keyIn(r.DomainID, tenant.KindPolicy, r.PolicyID),
+		unique: []string{ruleKey(r.PolicyID, r.Priority)}, uses: map[string]string{}}
+	for _, side := range []tenant.Side{r.From, r.To} {
+		if k, named := side.Key(); named {
+			e.uses[k.ID] = keyOf(r.DomainID, k)
+		}
 	}
-	return nameKey(e.kind, e.parent.ID, e.name)
+	return e
+}
+
+// limiterEntry is that of a rate limiter, whose name is its direction.
+func limiterEntry(l *tenant.RateLimiter) entry {
+	return entry{object: l, kind: tenant.KindRateLimiter, key: keyIn(l.DomainID, tenant.KindRateLimiter, l.ID), name: string(l.Direction),
+		parent: l.On, within: keyOf(l.DomainID, l.On)}.named(l.On.ID)
+}
+
+// named gives the entry an index by its name, which is unique in the parent.
+func (e entry) named(parent string) entry {
+	e.unique = []string{nameKey(e.kind, parent, e.name)}
+	return e
+}
+
+// numbered gives the entry a number that is unique in its domain.
+func (e entry) numbered(class, domain string, n uint16) entry {
+	e.numbers = map[string]uint32{classIn(class, domain): uint32(n)}
+	return e
 }
 
 // called puts the object's name before what is said of it.
@@ -82,7 +129,8 @@ func (s *Store) born(m *tenant.Meta) {
 	m.Updated, m.Revision = m.Created, 0
 }
 
-// add plans a creation: name, ID, external ID and numbers are unique, the parent exists.
+// add plans a creation: name, ID, external ID and numbers are unique, the parent and what
+// it names exist.
 func (t *txn) add(st *tenant.State, e entry) error {
 	m := e.Base()
 	if err := e.Validate(); err != nil {
@@ -91,172 +139,158 @@ func (t *txn) add(st *tenant.State, e entry) error {
 	if e.within != "" {
 		t.exists(e.within)
 	}
-	if err := t.claimName(st, e); err != nil {
-		return err
-	}
-	if holder := idHolder(st, m.ID); holder != "" {
-		return e.called(fmt.Errorf("ID %s %w: %s has it", m.ID, tenant.ErrExists, holder))
+	if key := t.held[idKey(m.ID)]; key != "" {
+		k, _ := parseKey(key)
+		return e.called(fmt.Errorf("ID %s %w: %s has it", m.ID, tenant.ErrExists, nameOf(st, k)))
 	}
 	t.claim(idKey(m.ID), e.key)
-	if err := t.claimExternal(st, e); err != nil {
+	if err := t.reindex(st, entry{}, e); err != nil {
 		return err
-	}
-	for class, n := range e.numbers {
-		t.claim(numberKey(class, n), m.ID)
 	}
 	t.put(e.key, e.object)
 	return nil
 }
 
-// change plans the update of have to want; parent and numbers are the same.
+// change plans the update of have to want; the parent is the same.
 func (t *txn) change(st *tenant.State, have, want entry) error {
 	if err := want.Validate(); err != nil {
 		return want.called(err)
 	}
-	if have.name != want.name {
-		if old := have.nameKey(); old != "" {
-			t.delete(old)
-		}
-		if err := t.claimName(st, want); err != nil {
-			return err
-		}
-	}
-	if old := have.Base().ExternalID; old != want.Base().ExternalID {
-		if old != "" {
-			t.delete(externalKey(have.kind, old))
-		}
-		if err := t.claimExternal(st, want); err != nil {
-			return err
-		}
+	if err := t.reindex(st, have, want); err != nil {
+		return err
 	}
 	t.unchanged(have.key, have.Base().Revision)
 	t.put(have.key, want.object)
 	return nil
 }
 
-// remove plans the removal of an object and of all that points to it.
-func (t *txn) remove(e entry) {
+// remove plans the removal of an object, of all that points to it, and of the rate
+// limiters on it.
+func (t *txn) remove(st *tenant.State, e entry) {
 	m := e.Base()
 	t.unchanged(e.key, m.Revision)
 	t.delete(e.key, idKey(m.ID), guardKey(m.ID))
-	if name := e.nameKey(); name != "" {
-		t.delete(name)
+	for _, key := range e.index() {
+		t.delete(key)
 	}
-	if m.ExternalID != "" {
-		t.delete(externalKey(e.kind, m.ExternalID))
+	for id := range e.uses {
+		t.delete(usesKey(id, m.ID))
 	}
-	for class, n := range e.numbers {
-		t.delete(numberKey(class, n))
-	}
+	t.unlimit(st, e)
 }
 
-func (t *txn) claimName(st *tenant.State, e entry) error {
-	key := e.nameKey()
-	if key == "" {
-		return nil
+// index are the index keys that hold the object's ID.
+func (e entry) index() []string {
+	keys := slices.Clone(e.unique)
+	if external := e.Base().ExternalID; external != "" {
+		keys = append(keys, externalKey(e.kind, external))
 	}
-	var taken bool
-	switch e.kind {
-	case tenant.KindEnterprise:
-		taken = st.EnterpriseByName(e.name) != nil
-	case tenant.KindDomain:
-		taken = st.DomainByName(e.parent.ID, e.name) != nil
-	case tenant.KindZone:
-		taken = st.ZoneByName(e.parent.ID, e.name) != nil
-	case tenant.KindSubnet:
-		taken = st.SubnetByName(e.parent.ID, e.name) != nil
+	for class, n := range e.numbers {
+		if n != 0 {
+			keys = append(keys, numberKey(class, n))
+		}
 	}
-	if taken {
+	return keys
+}
+
+// reindex plans the indexes of want in the place of those of have, which may be none.
+func (t *txn) reindex(st *tenant.State, have, want entry) error {
+	id := want.Base().ID
+	var old []string
+	if have.object != nil {
+		old = have.index()
+	}
+	now := want.index()
+	for _, key := range old {
+		if !slices.Contains(now, key) {
+			t.delete(key)
+		}
+	}
+	for _, key := range now {
+		if slices.Contains(old, key) {
+			continue
+		}
+		if holder := t.held[key]; holder != "" && holder != id {
+			return want.taken(st, key, holder)
+		}
+		t.claim(key, id)
+	}
+	for used := range have.uses {
+		if _, still := want.uses[used]; !still {
+			t.delete(usesKey(used, id))
+		}
+	}
+	for used, key := range want.uses {
+		if _, already := have.uses[used]; !already {
+			t.exists(key)
+			t.set(usesKey(used, id), "")
+		}
+	}
+	return nil
+}
+
+// taken says that another object has an index key of e.
+func (e entry) taken(st *tenant.State, key, id string) error {
+	if slices.Contains(e.unique, key) {
 		text := fmt.Sprintf("%s %s", e.kind.Noun(), e.name)
 		if e.parent.ID != "" {
 			text = nameOf(st, e.parent) + ": " + text
 		}
 		return fmt.Errorf("%s %w", text, tenant.ErrExists)
 	}
-	t.claim(key, e.Base().ID)
-	return nil
-}
-
-func (t *txn) claimExternal(st *tenant.State, e entry) error {
-	m := e.Base()
-	if m.ExternalID == "" {
-		return nil
-	}
-	if id := externalHolder(st, e.kind, m.ExternalID); id != "" {
-		return e.called(fmt.Errorf("external ID %s %w: %s has it", m.ExternalID, tenant.ErrExists, nameOf(st, tenant.Key{Kind: e.kind, ID: id})))
-	}
-	t.claim(externalKey(e.kind, m.ExternalID), m.ID)
-	return nil
-}
-
-// idHolder names the object that has the ID, if one has.
-func idHolder(st *tenant.State, id string) string {
-	for _, kind := range []tenant.Kind{tenant.KindEnterprise, tenant.KindDomain, tenant.KindZone, tenant.KindSubnet, tenant.KindVport} {
-		if _, ok := baseOf(st, tenant.Key{Kind: kind, ID: id}); ok {
-			return nameOf(st, tenant.Key{Kind: kind, ID: id})
+	what := "external ID " + e.Base().ExternalID
+	for class, n := range e.numbers {
+		if numberKey(class, n) == key {
+			what = fmt.Sprintf("%s %d", wordOf(class), n)
 		}
 	}
-	return ""
+	return e.called(fmt.Errorf("%s %w: %s has it", what, tenant.ErrExists, holder(st, id)))
 }
 
-func externalHolder(st *tenant.State, kind tenant.Kind, external string) string {
-	switch kind {
-	case tenant.KindEnterprise:
-		return externalIn(st.Enterprises, external)
-	case tenant.KindDomain:
-		return externalIn(st.Domains, external)
-	case tenant.KindZone:
-		return externalIn(st.Zones, external)
-	case tenant.KindSubnet:
-		return externalIn(st.Subnets, external)
-	default:
-		return externalIn(st.Vports, external)
-	}
-}
-
-func externalIn[T any, P interface {
-	*T
-	object
-}](objects map[string]P, external string) string {
-	for id, v := range objects {
-		if v.Base().ExternalID == external {
-			return id
-		}
-	}
-	return ""
-}
-
-// baseOf tells the name of an object that may have children or an ID of its own.
-func baseOf(st *tenant.State, k tenant.Key) (name string, ok bool) {
+// entryOf is the entry of an object of the state that has an ID of its own.
+func entryOf(st *tenant.State, k tenant.Key) (e entry, ok bool) {
 	switch k.Kind {
 	case tenant.KindEnterprise:
-		if v := st.Enterprises[k.ID]; v != nil {
-			return v.Name, true
-		}
+		return found(st.Enterprises[k.ID], enterpriseEntry)
+	case tenant.KindNetworkMacro:
+		return found(st.NetworkMacros[k.ID], macroEntry)
 	case tenant.KindDomain:
-		if v := st.Domains[k.ID]; v != nil {
-			return v.Name, true
-		}
+		return found(st.Domains[k.ID], domainEntry)
 	case tenant.KindZone:
-		if v := st.Zones[k.ID]; v != nil {
-			return v.Name, true
-		}
+		return found(st.Zones[k.ID], zoneEntry)
 	case tenant.KindSubnet:
-		if v := st.Subnets[k.ID]; v != nil {
-			return v.Name, true
-		}
+		return found(st.Subnets[k.ID], subnetEntry)
 	case tenant.KindVport:
-		if v := st.Vports[k.ID]; v != nil {
-			return v.Name, true
-		}
+		return found(st.Vports[k.ID], vportEntry)
+	case tenant.KindPolicyGroup:
+		return found(st.PolicyGroups[k.ID], groupEntry)
+	case tenant.KindPolicy:
+		return found(st.Policies[k.ID], policyEntry)
+	case tenant.KindEntry:
+		return found(st.Entries[k.ID], ruleEntry)
+	case tenant.KindRateLimiter:
+		return found(st.RateLimiters[k.ID], limiterEntry)
 	}
-	return k.ID, false
+	return entry{}, false
+}
+
+func found[T any](o *T, of func(*T) entry) (entry, bool) {
+	if o == nil {
+		return entry{}, false
+	}
+	return of(o), true
 }
 
 // nameOf is how messages call an object: by kind and name.
 func nameOf(st *tenant.State, k tenant.Key) string {
-	name, _ := baseOf(st, k)
-	return k.Kind.Noun() + " " + name
+	e, ok := entryOf(st, k)
+	switch {
+	case !ok:
+		return k.Kind.Noun() + " " + k.ID
+	case k.Kind == tenant.KindEntry:
+		return "entry " + e.name + " of " + nameOf(st, e.parent)
+	}
+	return k.Kind.Noun() + " " + e.name
 }
 
 // contents says what is in an object; empty if nothing is.
@@ -265,10 +299,18 @@ func contents(st *tenant.State, k tenant.Key, kinds ...tenant.Kind) string {
 	for _, kind := range kinds {
 		st.Children(k, kind, func(id string) { names = append(names, nameOf(st, tenant.Key{Kind: kind, ID: id})) })
 	}
-	const shown = 3
+	return some(names, len(names))
+}
+
+// shownNames is how many names a message has at most.
+const shownNames = 3
+
+// some is a text of names, some of which may be left out already.
+func some(names []string, all int) string {
 	slices.Sort(names)
-	if len(names) > shown {
-		names = append(names[:shown], fmt.Sprintf("%d more", len(names)-shown))
+	names = names[:min(len(names), shownNames)]
+	if more := all - len(names); more > 0 {
+		names = append(slices.Clip(names), fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(names, ", ")
 }

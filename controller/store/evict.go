@@ -9,12 +9,12 @@ import (
 	"nuage/controller/tenant"
 )
 
-// evictBatch is how many vports or leases one transaction frees at most, each with several
-// operations.
-const evictBatch = 20
+// evictBatch is how many vports or leases one transaction frees at most, each with as many
+// as 14 operations.
+const evictBatch = 8
 
 // EvictHost removes a host for good: its vports, leases, networks, the subnets that were
-// made for these, its status and its record. The addresses of its vports rest. It is
+// made for these, its status, its counters and its record. The addresses of its vports rest. It is
 // tenant.ErrConflict while the host is alive, unless force. What is freed is freed a batch
 // at a time; after an error the rest is done by calling again, and a name that nothing is
 // left of is fine. A host that joined by a token must join again, by a new one; any other
@@ -109,12 +109,12 @@ func batches[T any](all []T, do func([]T) error) error {
 }
 
 // write is Store.write on the condition that the host is not alive.
-func (e *eviction) write(ctx context.Context, keys []string, plan func(*tenant.State, *txn)) error {
+func (e *eviction) write(ctx context.Context, read func(*reader) error, plan func(*tenant.State, *txn)) error {
 	alive := false
 	_, err := e.store.write(ctx, func(r *reader) error {
 		kvs, err := r.get(r.at(aliveKey(e.name)))
 		alive = len(kvs) > 0
-		return errors.Join(err, r.objects(keys...))
+		return errors.Join(err, read(r))
 	}, func(st *tenant.State, t *txn) error {
 		if !e.force {
 			if alive {
@@ -128,15 +128,21 @@ func (e *eviction) write(ctx context.Context, keys []string, plan func(*tenant.S
 	return err
 }
 
+func objects(keys []string) func(*reader) error {
+	return func(r *reader) error { return r.objects(keys...) }
+}
+
 func (e *eviction) freeVports(ctx context.Context, vports []*tenant.Vport) error {
-	var keys []string
+	var keys, ids []string
 	for _, v := range vports {
+		ids = append(ids, v.ID)
 		keys = append(keys, vportKey(v.DomainID, v.ID))
 		if v.IPv4.IsValid() {
 			keys = append(keys, leaseKey(&tenant.Lease{DomainID: v.DomainID, SubnetID: v.SubnetID, Address: v.IPv4}))
 		}
 	}
-	return e.write(ctx, keys, func(st *tenant.State, t *txn) {
+	read := func(r *reader) error { return errors.Join(r.objects(keys...), r.limiters(tenant.KindVport, ids...)) }
+	return e.write(ctx, read, func(st *tenant.State, t *txn) {
 		for _, v := range st.Vports {
 			switch {
 			case v.Host != e.name:
@@ -154,7 +160,7 @@ func (e *eviction) freeLeases(ctx context.Context, leases []*tenant.Lease) error
 	for _, l := range leases {
 		keys = append(keys, leaseKey(l))
 	}
-	return e.write(ctx, keys, func(st *tenant.State, t *txn) {
+	return e.write(ctx, objects(keys), func(st *tenant.State, t *txn) {
 		for _, l := range st.Leases {
 			if l.Host != e.name || l.VportID != "" || l.State == tenant.LeaseResting {
 				continue
@@ -189,7 +195,7 @@ func (e *eviction) freeNetworks(ctx context.Context, networks []*tenant.Network)
 	for _, n := range networks {
 		keys = append(keys, networkKey(e.name, n.ID))
 	}
-	return e.write(ctx, keys, func(st *tenant.State, t *txn) {
+	return e.write(ctx, objects(keys), func(st *tenant.State, t *txn) {
 		for _, n := range st.Networks {
 			key := networkKey(e.name, n.ID)
 			t.unchanged(key, n.Revision)
@@ -212,11 +218,12 @@ func (e *eviction) freeSubnets(ctx context.Context, networks []*tenant.Network) 
 }
 
 func (e *eviction) freeRecord(ctx context.Context) error {
-	return e.write(ctx, []string{hostKey(e.name)}, func(st *tenant.State, t *txn) {
+	return e.write(ctx, objects([]string{hostKey(e.name)}), func(st *tenant.State, t *txn) {
 		if h := st.Hosts[e.name]; h != nil {
 			t.unchanged(hostKey(e.name), h.Revision)
 			t.delete(hostKey(e.name))
 		}
 		t.delete(statusKey(e.name), aliveKey(e.name))
+		t.deletePrefix(countersPrefix(e.name))
 	})
 }

@@ -267,13 +267,14 @@ func (s *Store) goodbye(conn *connection) {
 	s.self.lease = 0
 }
 
-// DeleteHost removes the record of a host, and nothing else of it: see EvictHost. An
-// unknown one is fine.
+// DeleteHost removes the record of a host with its counters, and nothing else of it: see
+// EvictHost. An unknown one is fine.
 func (s *Store) DeleteHost(ctx context.Context, id string) error {
 	_, err := s.write(ctx, func(r *reader) error { return r.objects(hostKey(id)) }, func(st *tenant.State, t *txn) error {
 		if have := st.Hosts[id]; have != nil {
 			t.unchanged(hostKey(id), have.Revision)
 			t.delete(hostKey(id))
+			t.deletePrefix(countersPrefix(id))
 		}
 		return nil
 	})

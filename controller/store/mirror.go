@@ -38,9 +38,10 @@ func newPart(name, from, to string) *part {
 	return &part{name: name, from: from, to: to, moved: make(chan struct{})}
 }
 
-// commonRange is that of enterprises and hosts, between which nothing else lies.
+// commonRange is that of enterprises, hosts and network macros, between which nothing else
+// lies.
 func commonRange() (from, to string) {
-	return enterpriseKey(""), prefixEnd(hostKey(""))
+	return enterpriseKey(""), prefixEnd(macroKey(""))
 }
 
 // partOf is the name of the part that a key belongs to; empty for a key that none has.
@@ -188,6 +189,7 @@ func (s *Store) shown(parts ...*part) map[tenant.Key]struct{} {
 		if names[commonPart] {
 			shownOf(keys, tenant.KindEnterprise, st.Enterprises, nil)
 			shownOf(keys, tenant.KindHost, st.Hosts, nil)
+			shownOf(keys, tenant.KindNetworkMacro, st.NetworkMacros, nil)
 		}
 		if names[networksPart] {
 			shownOf(keys, tenant.KindNetwork, st.Networks, nil)
@@ -196,6 +198,10 @@ func (s *Store) shown(parts ...*part) map[tenant.Key]struct{} {
 		shownOf(keys, tenant.KindZone, st.Zones, func(v *tenant.Zone) bool { return names[v.DomainID] })
 		shownOf(keys, tenant.KindSubnet, st.Subnets, func(v *tenant.Subnet) bool { return names[v.DomainID] })
 		shownOf(keys, tenant.KindVport, st.Vports, func(v *tenant.Vport) bool { return names[v.DomainID] })
+		shownOf(keys, tenant.KindPolicyGroup, st.PolicyGroups, func(v *tenant.PolicyGroup) bool { return names[v.DomainID] })
+		shownOf(keys, tenant.KindPolicy, st.Policies, func(v *tenant.Policy) bool { return names[v.DomainID] })
+		shownOf(keys, tenant.KindEntry, st.Entries, func(v *tenant.Entry) bool { return names[v.DomainID] })
+		shownOf(keys, tenant.KindRateLimiter, st.RateLimiters, func(v *tenant.RateLimiter) bool { return names[v.DomainID] })
 		shownOf(keys, tenant.KindLease, st.Leases, func(v *tenant.Lease) bool { return names[v.DomainID] })
 	})
 	return keys

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -48,7 +50,7 @@ func (r *reader) path(spec tenant.PathSpec) error {
 		ids, err = r.holders(nameKey(tenant.KindDomain, ids[0], spec.Domain))
 	}
 	if err == nil && len(ids) > 0 {
-		err = r.around(ids[0])
+		err = errors.Join(r.around(ids[0]), r.used(classIn(classZone, ids[0])))
 	}
 	if err != nil || !spec.Create {
 		return err
@@ -71,19 +73,67 @@ func (s *Store) make(st *tenant.State, t *txn, p *tenant.Path) (made []*tenant.M
 		return true
 	}
 	if missing(&p.Enterprise.Meta) {
-		err = addEnterprise(st, t, &p.Enterprise)
+		err = enterprises.add(st, t, &p.Enterprise)
 	}
 	if missing(&p.Domain.Meta) {
 		p.Domain.EnterpriseID = p.Enterprise.ID
-		err = addDomain(st, t, &p.Domain)
+		err = domains.add(st, t, &p.Domain)
 	}
 	if missing(&p.Zone.Meta) {
 		p.Zone.DomainID = p.Domain.ID
-		err = addZone(st, t, &p.Zone)
+		err = zones.add(st, t, &p.Zone)
 	}
 	if missing(&p.Subnet.Meta) {
 		p.Subnet.DomainID, p.Subnet.ZoneID = p.Domain.ID, p.Zone.ID
-		err = addSubnet(st, t, &p.Subnet)
+		err = subnets.add(st, t, &p.Subnet)
 	}
 	return made, err
+}
+
+// EnsurePolicyGroups finds the policy groups of a domain that are named, or, if create,
+// makes those that are missing, in one transaction; else these are tenant.ErrNotFound.
+func (s *Store) EnsurePolicyGroups(ctx context.Context, domainID string, names []string, create bool) error {
+	missing := func(st *tenant.State) (missing []string) {
+		for _, name := range names {
+			if st.PolicyGroupByName(domainID, name) == nil && !slices.Contains(missing, name) {
+				missing = append(missing, name)
+			}
+		}
+		return missing
+	}
+	all := s.Ready() == nil
+	s.feed.View(func(st *tenant.State) { all = all && len(missing(st)) == 0 })
+	if all {
+		return nil
+	}
+	_, err := s.write(ctx, func(r *reader) error {
+		keys := []string{}
+		for _, name := range names {
+			keys = append(keys, nameKey(tenant.KindPolicyGroup, domainID, name))
+		}
+		if err := errors.Join(r.objects(keys...), r.numbersIn(domainID, classGroup, 0)); err != nil {
+			return err
+		}
+		var ids []string
+		for _, key := range keys {
+			if id := r.held[key]; id != "" {
+				ids = append(ids, id)
+			}
+		}
+		return r.identified(ids...)
+	}, func(st *tenant.State, t *txn) error {
+		for _, name := range missing(st) {
+			if !create {
+				return tenant.Errorf(tenant.ErrNotFound, "policy group %s not found in %s: create it first (nuagectl apply), or allow making it on the fly (NUAGE_AUTOCREATE=true)",
+					name, nameOf(st, tenant.Key{Kind: tenant.KindDomain, ID: domainID}))
+			}
+			g := tenant.PolicyGroup{DomainID: domainID, Name: name}
+			s.born(&g.Meta)
+			if err := groups.add(st, t, &g); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return err
 }

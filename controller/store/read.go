@@ -14,7 +14,7 @@ import (
 // page is how many objects one request of a listing asks for.
 const page = 2000
 
-// Read is the whole state with the hosts' status, as of one revision, which no write that
+// Read is the whole state with the hosts' status and counters, as of one revision, which no write that
 // has returned is newer than. It belongs to the caller. It costs as much as the state is
 // large: it is for people and their tools, not for an attachment.
 func (s *Store) Read(ctx context.Context) (*tenant.State, error) {
@@ -26,11 +26,14 @@ func (s *Store) Read(ctx context.Context) (*tenant.State, error) {
 	ctx, cancel := ses.bound(ctx)
 	defer cancel()
 	st, alive := tenant.NewState(), map[string]bool{}
+	st.Counters = map[string]*tenant.Counters{}
 	st.Revision, err = scan(ctx, ses.client, 0, wholeFrom, wholeTo, func(key string, value []byte, revision int64) {
 		if host, ok := strings.CutPrefix(key, aliveKey("")); ok {
 			alive[host] = true
 		} else if host, ok := strings.CutPrefix(key, statusKey("")); ok {
 			s.readStatus(st, host, value)
+		} else if counters, ok := strings.CutPrefix(key, root+"counters/"); ok {
+			s.readCounters(st, counters, value)
 		} else if c, ok := s.change(key, value, revision, false); ok {
 			st.Apply(c)
 		}

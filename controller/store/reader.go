@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,13 +21,15 @@ type reader struct {
 	st     *tenant.State // Revision is 0 before the first request
 	// numbers are those in use, of the classes asked for, with their holders' IDs.
 	numbers map[string]map[uint32]string
+	held    map[string]string // index keys that were read, with what they hold
 }
 
 func (s *Store) reader(ctx context.Context, ses *session) *reader {
-	return &reader{ctx: ctx, client: ses.client, store: s, st: tenant.NewState(), numbers: map[string]map[uint32]string{}}
+	return &reader{ctx: ctx, client: ses.client, store: s, st: tenant.NewState(), numbers: map[string]map[uint32]string{}, held: map[string]string{}}
 }
 
-// get reads ranges, in one request. Of the keys of objects the objects come into the state.
+// get reads ranges, in one request. Of the keys of objects the objects come into the state,
+// of those of indexes what they hold into held.
 func (r *reader) get(ops ...clientv3.Op) ([]*mvccpb.KeyValue, error) {
 	resp, err := r.client.Txn(r.ctx).Then(ops...).Commit()
 	if err != nil {
@@ -39,7 +42,9 @@ func (r *reader) get(ops ...clientv3.Op) ([]*mvccpb.KeyValue, error) {
 	for _, one := range resp.Responses {
 		for _, kv := range one.GetResponseRange().Kvs {
 			kvs = append(kvs, kv)
-			if c, ok := r.store.change(string(kv.Key), kv.Value, kv.ModRevision, false); ok {
+			if strings.HasPrefix(string(kv.Key), index) {
+				r.held[string(kv.Key)] = string(kv.Value)
+			} else if c, ok := r.store.change(string(kv.Key), kv.Value, kv.ModRevision, false); ok {
 				r.st.Apply(c)
 			}
 		}
@@ -52,34 +57,46 @@ func (r *reader) at(key string, opts ...clientv3.OpOption) clientv3.Op {
 	return clientv3.OpGet(key, append(opts, clientv3.WithRev(r.st.Revision))...)
 }
 
-// objects reads the objects of the keys.
+// objects reads the objects, or indexes, of the keys.
 func (r *reader) objects(keys ...string) error {
 	const most = 100
-	for len(keys) > 0 {
-		n := min(len(keys), most)
-		ops := make([]clientv3.Op, n)
-		for i, key := range keys[:n] {
+	for some := range slices.Chunk(keys, most) {
+		ops := make([]clientv3.Op, len(some))
+		for i, key := range some {
 			ops[i] = r.at(key)
 		}
 		if _, err := r.get(ops...); err != nil {
 			return err
 		}
-		keys = keys[n:]
 	}
 	return nil
 }
 
+// identified reads the objects that have the IDs, as far as one has.
+func (r *reader) identified(ids ...string) error {
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = idKey(id)
+	}
+	if err := r.objects(keys...); err != nil {
+		return err
+	}
+	var objects []string
+	for _, key := range keys {
+		if object := r.held[key]; object != "" {
+			objects = append(objects, object)
+		}
+	}
+	return r.objects(objects...)
+}
+
 // object reads the object that has the ID, if one has, and returns its domain if it is in one.
 func (r *reader) object(id string) (domain string, err error) {
-	kvs, err := r.get(r.at(idKey(id)))
-	if err != nil || len(kvs) == 0 {
-		return "", err
-	}
-	key := string(kvs[0].Value)
-	if rest, ok := strings.CutPrefix(key, root+"domains/"); ok {
+	err = r.identified(id)
+	if rest, ok := strings.CutPrefix(r.held[idKey(id)], root+"domains/"); ok {
 		domain, _, _ = strings.Cut(rest, "/")
 	}
-	return domain, r.objects(key)
+	return domain, err
 }
 
 // around reads the object that has the ID and, if it is in a domain, the domain with its
@@ -100,43 +117,39 @@ func (r *reader) around(id string) error {
 	return nil
 }
 
-// holders reads the objects that index keys point to; with an option, those of a range.
+// holders reads the objects that an index key points to, or those of a range.
 func (r *reader) holders(key string, opts ...clientv3.OpOption) (ids []string, err error) {
 	kvs, err := r.get(r.at(key, opts...))
 	if err != nil {
 		return nil, err
 	}
 	for _, kv := range kvs {
-		id := string(kv.Value)
-		ids = append(ids, id)
-		if _, err := r.object(id); err != nil {
-			return nil, err
-		}
+		ids = append(ids, string(kv.Value))
 	}
-	return ids, nil
+	return ids, r.identified(ids...)
 }
 
-// rivals reads the objects that have what e claims: its ID, name, external ID, numbers.
-func (r *reader) rivals(e entry) error {
+// rivals reads the objects that have what the entries claim: ID, names, external ID, numbers.
+func (r *reader) rivals(entries ...entry) error {
 	var keys []string
-	if name := e.nameKey(); name != "" {
-		keys = append(keys, name)
+	for _, e := range entries {
+		keys = append(keys, idKey(e.Base().ID))
+		keys = append(keys, e.index()...)
 	}
-	if m := e.Base(); m.ExternalID != "" {
-		keys = append(keys, externalKey(e.kind, m.ExternalID))
+	if err := r.objects(keys...); err != nil {
+		return err
 	}
-	for class, n := range e.numbers {
-		if n != 0 {
-			keys = append(keys, numberKey(class, n))
-		}
-	}
+	var ids []string
 	for _, key := range keys {
-		if _, err := r.holders(key); err != nil {
-			return err
+		switch held := r.held[key]; {
+		case held == "":
+		case strings.HasPrefix(key, idKey("")):
+			ids = append(ids, strings.TrimPrefix(key, idKey("")))
+		default:
+			ids = append(ids, held)
 		}
 	}
-	_, err := r.object(e.Base().ID)
-	return err
+	return r.identified(ids...)
 }
 
 // used reads the numbers of classes that are in use.
@@ -165,6 +178,12 @@ func (r *reader) contents(domain string) error {
 		}
 	}
 	return nil
+}
+
+// vports reads all vports of a domain.
+func (r *reader) vports(domain string) error {
+	prefix := keyIn(domain, tenant.KindVport, "")
+	return r.scan(prefix, prefixEnd(prefix))
 }
 
 // scan reads all objects of a range.

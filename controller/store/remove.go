@@ -4,52 +4,28 @@ import (
 	"context"
 	"errors"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"nuage/controller/tenant"
 )
 
-// DeleteEnterprise removes an enterprise without domains.
+// DeleteEnterprise removes an enterprise without domains and network macros.
 func (s *Store) DeleteEnterprise(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(r *reader) error {
-		_, err := r.holders(namePrefix(tenant.KindDomain, id), clientv3.WithPrefix())
-		return errors.Join(err, r.around(id))
-	}, func(st *tenant.State, t *txn) error {
-		e := st.Enterprises[id]
-		if e == nil {
-			return notFound(tenant.KindEnterprise, id)
-		}
-		return t.removeEmpty(st, enterpriseEntry(e), tenant.KindDomain)
-	})
-	return err
+	return s.drop(ctx, tenant.KindEnterprise, id)
 }
 
-// DeleteDomain removes a domain without zones.
+// DeleteDomain removes a domain without zones, policies and policy groups, with the rate
+// limiters on it.
 func (s *Store) DeleteDomain(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(r *reader) error { return r.around(id) }, func(st *tenant.State, t *txn) error {
-		d := st.Domains[id]
-		if d == nil {
-			return notFound(tenant.KindDomain, id)
-		}
-		return t.removeEmpty(st, domainEntry(d), tenant.KindZone)
-	})
-	return err
+	return s.drop(ctx, tenant.KindDomain, id)
 }
 
-// DeleteZone removes a zone without subnets.
+// DeleteZone removes a zone without subnets that no entry names, with the rate limiters on
+// it.
 func (s *Store) DeleteZone(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(r *reader) error { return r.around(id) }, func(st *tenant.State, t *txn) error {
-		z := st.Zones[id]
-		if z == nil {
-			return notFound(tenant.KindZone, id)
-		}
-		return t.removeEmpty(st, zoneEntry(z), tenant.KindSubnet)
-	})
-	return err
+	return s.drop(ctx, tenant.KindZone, id)
 }
 
-// DeleteSubnet removes a subnet that no vport, network or endpoint's address uses, with
-// the leases that are left in it.
+// DeleteSubnet removes a subnet that no vport, network or endpoint's address uses and no
+// entry names, with the leases that are left in it and the rate limiters on it.
 func (s *Store) DeleteSubnet(ctx context.Context, id string) error {
 	_, err := s.write(ctx, func(r *reader) error { return r.inside(id) }, func(st *tenant.State, t *txn) error {
 		n := st.Subnets[id]
@@ -59,14 +35,17 @@ func (s *Store) DeleteSubnet(ctx context.Context, id string) error {
 		if err := t.unused(st, n); err != nil {
 			return err
 		}
-		t.removeSubnet(n)
+		if err := t.unnamed(st, id); err != nil {
+			return subnetEntry(n).called(err)
+		}
+		t.removeSubnet(st, n)
 		return nil
 	})
 	return err
 }
 
 // ReleaseSubnet removes a subnet that was made for a Docker network, once no network and
-// no vport uses it. In every other case, and for an unknown ID, it does nothing.
+// no vport uses it and no entry names it. In every other case, and for an unknown ID, it does nothing.
 func (s *Store) ReleaseSubnet(ctx context.Context, id string) error {
 	_, err := s.write(ctx, func(r *reader) error { return r.inside(id) }, func(st *tenant.State, t *txn) error {
 		n := st.Subnets[id]
@@ -76,8 +55,11 @@ func (s *Store) ReleaseSubnet(ctx context.Context, id string) error {
 		if contents(st, tenant.Key{Kind: tenant.KindSubnet, ID: id}, tenant.KindVport, tenant.KindNetwork) != "" {
 			return nil
 		}
+		if t.unnamed(st, id) != nil {
+			return nil
+		}
 		t.quiet(id, st.Revision)
-		t.removeSubnet(n)
+		t.removeSubnet(st, n)
 		return nil
 	})
 	return err
@@ -87,23 +69,13 @@ func (s *Store) ReleaseSubnet(ctx context.Context, id string) error {
 func (r *reader) inside(id string) error {
 	err := r.around(id)
 	if sub := r.st.Subnets[id]; err == nil && sub != nil {
-		err = r.contents(sub.DomainID)
+		err = errors.Join(r.contents(sub.DomainID), r.dependents(tenant.KindSubnet, id))
 	}
 	return err
 }
 
-func (t *txn) removeEmpty(st *tenant.State, e entry, kind tenant.Kind) error {
-	id := e.Base().ID
-	if in := contents(st, tenant.Key{Kind: e.kind, ID: id}, kind); in != "" {
-		return e.called(tenant.Errorf(tenant.ErrConflict, "not empty: it has %s", in))
-	}
-	t.empty(namePrefix(kind, id))
-	t.remove(e)
-	return nil
-}
-
-func (t *txn) removeSubnet(n *tenant.Subnet) {
-	t.remove(subnetEntry(n))
+func (t *txn) removeSubnet(st *tenant.State, n *tenant.Subnet) {
+	t.remove(st, subnetEntry(n))
 	t.deletePrefix(leasePrefix(n.DomainID, n.ID))
 }
 

@@ -28,6 +28,9 @@ const (
 	maxSocketPath = 107
 )
 
+// ownRoom is how many operations a transaction of this process on the embedded etcd may have.
+const ownRoom = 1024
+
 // quota bounds the database; relieve makes room when it is reached.
 var quota int64 = 1 << 30
 
@@ -105,6 +108,7 @@ func (srv *server) config(dir string, fatal fatalHook) *embed.Config {
 	cfg.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(srv.stream)}
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "10m"
 	cfg.QuotaBackendBytes = quota
+	cfg.MaxTxnOps = ownRoom
 	// Little of the log is to be replayed at a start, and kept in memory.
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 1000, 100
 	cfg.MaxSnapFiles, cfg.MaxWalFiles = 2, 2

@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -12,12 +14,12 @@ type txn struct {
 	conditions []clientv3.Cmp
 	operations []clientv3.Op
 	made       map[string]bool              // keys that the transaction itself writes
-	numbers    map[string]uint32            // class → highest number taken by the transaction itself
 	used       map[string]map[uint32]string // class → number in use → the ID that has it
+	held       map[string]string            // index key → what it was seen to hold
 	err        error
 }
 
-func newTxn() *txn { return &txn{made: map[string]bool{}, numbers: map[string]uint32{}} }
+func newTxn() *txn { return &txn{made: map[string]bool{}} }
 
 // absent: nobody has the key.
 func (t *txn) absent(key string) {
@@ -39,6 +41,11 @@ func (t *txn) unchanged(key string, revision int64) {
 // quiet: nothing was put into the object after the revision.
 func (t *txn) quiet(id string, revision int64) {
 	t.conditions = append(t.conditions, clientv3.Compare(clientv3.ModRevision(guardKey(id)), "<", revision+1))
+}
+
+// still: no key of the prefix was written after the revision.
+func (t *txn) still(prefix string, revision int64) {
+	t.conditions = append(t.conditions, clientv3.Compare(clientv3.ModRevision(prefix), "<", revision+1).WithPrefix())
 }
 
 // empty: no key has the prefix.
@@ -80,4 +87,15 @@ func (t *txn) deletePrefix(prefix string) {
 func (t *txn) claim(key, id string) {
 	t.absent(key)
 	t.set(key, id)
+}
+
+// under are the index keys of a prefix among those held, without the prefix, in order.
+func under(held map[string]string, prefix string) (rest []string) {
+	for key := range held {
+		if r, ok := strings.CutPrefix(key, prefix); ok {
+			rest = append(rest, r)
+		}
+	}
+	slices.Sort(rest)
+	return rest
 }

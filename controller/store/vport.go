@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 
 	"nuage/controller/tenant"
@@ -14,7 +15,8 @@ import (
 // same vport again is the same result, and one with the same ID, subnet, MAC and address
 // but other details is updated. DomainID and ZoneID may be left out. A vport that only
 // tells an Error needs no address, and no subnet where there is none: then only Read shows
-// it. It follows the domain.
+// it. Its groups are what is given; AddressSpoofing and VirtualIPs stay unless some are
+// given. It follows the domain.
 func (s *Store) BindVport(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
 	if nowhere(&v) {
 		return s.bindNowhere(ctx, v)
@@ -43,7 +45,7 @@ func (s *Store) BindVport(ctx context.Context, v tenant.Vport) (tenant.Vport, er
 			return vportEntry(v).called(tenant.ErrStale)
 		}
 		s.born(&v.Meta)
-		if err := s.bind(st, t, sub, v); err != nil {
+		if err := errors.Join(s.bind(st, t, sub, v), vportEntry(v).called(virtualIPs(sub, v))); err != nil {
 			return err
 		}
 		t.into(sub.ID)
@@ -125,17 +127,22 @@ func (s *Store) rebind(st *tenant.State, t *txn, have, want *tenant.Vport) error
 	if err := s.bind(st, t, st.Subnets[want.SubnetID], want); err != nil {
 		return err
 	}
+	if !want.AddressSpoofing && len(want.VirtualIPs) == 0 { // who attaches a vport does not know of them
+		want.AddressSpoofing, want.VirtualIPs = have.AddressSpoofing, have.VirtualIPs
+	}
 	return s.changeVport(st, t, have, want)
 }
 
-// UpdateVport changes a vport's name, host, interface, groups, owner, user and error. Its
+// UpdateVport changes a vport's name, host, interface, groups, address spoofing, virtual
+// IPs, owner, user and error. A virtual IP is an address of the vport's subnet. Its
 // subnet, MAC and address never change: another address is another vport. The lease of its
 // address is the vport's host's.
 func (s *Store) UpdateVport(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
 	read := func(r *reader) error {
 		err := r.rivals(vportEntry(&v))
 		if have := r.st.Vports[v.ID]; err == nil && have != nil {
-			err = r.lease(&tenant.Lease{DomainID: have.DomainID, SubnetID: have.SubnetID, Address: have.IPv4})
+			err = errors.Join(r.objects(subnetKey(have.DomainID, have.SubnetID)),
+				r.lease(&tenant.Lease{DomainID: have.DomainID, SubnetID: have.SubnetID, Address: have.IPv4}))
 		}
 		return err
 	}
@@ -158,12 +165,34 @@ func (s *Store) changeVport(st *tenant.State, t *txn, have, want *tenant.Vport) 
 	if len(want.PolicyGroups) == 0 && len(have.PolicyGroups) == 0 {
 		want.PolicyGroups = have.PolicyGroups
 	}
+	if len(want.VirtualIPs) == 0 && len(have.VirtualIPs) == 0 {
+		want.VirtualIPs = have.VirtualIPs
+	}
 	if reflect.DeepEqual(have, want) {
 		return nil
+	}
+	if err := virtualIPs(st.Subnets[want.SubnetID], want); err != nil {
+		return vportEntry(want).called(err)
 	}
 	want.Updated = s.now()
 	s.moveLease(st, t, have, want.Host)
 	return t.change(st, vportEntry(have), vportEntry(want))
+}
+
+// virtualIPs refuses those that cannot be addresses of a vport of the subnet.
+func virtualIPs(sub *tenant.Subnet, v *tenant.Vport) error {
+	for _, vip := range v.VirtualIPs {
+		if sub == nil {
+			return notFound(tenant.KindSubnet, v.SubnetID)
+		}
+		if err := tenant.ValidateAddress(sub.CIDR, vip.IPv4); err != nil {
+			return fmt.Errorf("virtual IP: %w", err)
+		}
+		if vip.IPv4 == sub.Gateway {
+			return tenant.Errorf(tenant.ErrConflict, "virtual IP %s is the gateway of subnet %s", vip.IPv4, sub.Name)
+		}
+	}
+	return nil
 }
 
 // moveLease plans that the lease of a vport's address is another host's.
@@ -212,13 +241,13 @@ func (s *Store) FindVport(ctx context.Context, name string) (tenant.Vport, error
 	return tenant.Vport{}, notFound(tenant.KindVport, name)
 }
 
-// DeleteVport removes a vport and lets its address rest, in one transaction. An unknown ID
+// DeleteVport removes a vport with the rate limiters on it, and lets its address rest, in one transaction. An unknown ID
 // is fine.
 func (s *Store) DeleteVport(ctx context.Context, id string) error {
 	read := func(r *reader) error {
 		_, err := r.object(id)
 		if v := r.st.Vports[id]; err == nil && v != nil {
-			err = r.lease(&tenant.Lease{DomainID: v.DomainID, SubnetID: v.SubnetID, Address: v.IPv4})
+			err = errors.Join(r.lease(&tenant.Lease{DomainID: v.DomainID, SubnetID: v.SubnetID, Address: v.IPv4}), r.limiters(tenant.KindVport, id))
 		}
 		return err
 	}
@@ -234,7 +263,7 @@ func (s *Store) DeleteVport(ctx context.Context, id string) error {
 
 // removeVport plans the removal of a vport, whose address then rests.
 func (s *Store) removeVport(st *tenant.State, t *txn, v *tenant.Vport) {
-	t.remove(vportEntry(v))
+	t.remove(st, vportEntry(v))
 	if have := st.Leases[tenant.LeaseID(v.SubnetID, v.IPv4.String())]; have != nil && have.VportID == v.ID {
 		l := *have
 		l.State, l.VportID, l.Expires = tenant.LeaseResting, "", s.now().Add(s.config.Rest)

@@ -94,7 +94,7 @@ func (s *Store) planRead(ctx context.Context, ses *session, w *proposal, t *txn)
 	if err := w.read(r); err != nil {
 		return false, err
 	}
-	t.used = r.numbers
+	t.used, t.held = r.numbers, r.held
 	err = w.plan(r.st, t)
 	if err != nil || len(t.operations) == 0 {
 		for id := range r.st.Domains {
@@ -132,6 +132,14 @@ func (s *Store) attempt(ctx context.Context, ses *session, w *proposal,
 		err = s.await(ctx, ses, w.in, resp.Header.Revision, true)
 	}
 	return 0, true, err
+}
+
+// room is how many operations a transaction may have.
+func (s *Store) room() int {
+	if len(s.config.Endpoints) > 0 {
+		return maxOps
+	}
+	return ownRoom
 }
 
 // part is the part of that name, if it is followed.
