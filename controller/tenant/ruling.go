@@ -97,15 +97,21 @@ func (s *State) isSide(domainID string, side Side, a, other netip.Addr) bool {
 	case SideSubnet:
 		return subnet != nil && subnet.ID == side.ID
 	case SideZone:
-		return subnet != nil && subnet.ZoneID == side.ID
+		return subnet != nil && subnet.ZoneID == side.ID && s.hasZone(domainID, side.ID)
 	case SideSameDomain:
 		return subnet != nil
 	case SideSameSubnet:
 		return subnet != nil && far != nil && subnet.ID == far.ID
 	case SideSameZone:
-		return subnet != nil && far != nil && subnet.ZoneID == far.ZoneID
+		return subnet != nil && far != nil && (subnet.ID == far.ID || subnet.ZoneID == far.ZoneID && s.hasZone(domainID, far.ZoneID))
 	}
 	return false
+}
+
+// hasZone is whether a domain has a zone. One that a subnet names and nobody has is none.
+func (s *State) hasZone(domainID, id string) bool {
+	z := s.Zones[id]
+	return z != nil && z.DomainID == domainID
 }
 
 func (s *State) isMember(domainID string, g *PolicyGroup, a netip.Addr) bool {

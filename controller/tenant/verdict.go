@@ -1,6 +1,10 @@
 package tenant
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
 
 // Packet is one frame as a vport sends it.
 type Packet struct {
@@ -108,10 +112,12 @@ func (s *State) Verdict(from *Vport, p Packet) Outcome {
 
 func (s *State) verdictARP(from *Vport, subnet *Subnet, p Packet) Outcome {
 	probe := p.Op == 1 && p.Src == netip.IPv4Unspecified()
+	virtual, mac := s.receives(subnet.DomainID, p.Dst)
 	switch {
-	case p.EthSrc != p.SHA || !from.maySend(p.EthSrc, p.Src) && !(probe && from.hasMAC(p.EthSrc)):
+	case !from.AddressSpoofing && p.EthSrc != p.SHA,
+		!from.maySend(p.EthSrc, p.Src) && !(probe && from.hasMAC(p.EthSrc)):
 		return dropped(ReasonSpoofedARP)
-	case p.Op == 1 && p.Dst == from.IPv4:
+	case p.Op == 1 && (p.Dst == from.IPv4 || virtual == from):
 		return dropped(ReasonOwnAddress)
 	case p.Op == 1 && p.Dst == subnet.Gateway:
 		return Outcome{Decision: Answered, EthSrc: GatewayMAC}
@@ -120,6 +126,9 @@ func (s *State) verdictARP(from *Vport, subnet *Subnet, p Packet) Outcome {
 		if p.Op == 1 && v.Host != "" && v.SubnetID == subnet.ID && v.IPv4 == p.Dst {
 			return Outcome{Decision: Answered, EthSrc: v.MAC}
 		}
+	}
+	if p.Op == 1 && virtual != nil && virtual.SubnetID == subnet.ID {
+		return Outcome{Decision: Answered, EthSrc: mac}
 	}
 	return dropped(ReasonUnknownARP)
 }
@@ -135,13 +144,11 @@ func (s *State) verdictIPv4(from *Vport, subnet *Subnet, p Packet) Outcome {
 	case !from.maySend(p.EthSrc, p.Src):
 		return dropped(ReasonSpoofedIP)
 	}
-	for _, sn := range s.Subnets {
-		if sn.DomainID == subnet.DomainID && sn.Gateway == p.Dst {
-			if toRouter && p.Protocol == ProtocolICMP && p.ICMPType == 8 && p.ICMPCode == 0 {
-				return Outcome{Decision: Answered, EthSrc: GatewayMAC, TTL: 64}
-			}
-			return dropped(ReasonToGateway)
+	if s.gatewayAt(subnet.DomainID, p.Dst) {
+		if toRouter && p.Protocol == ProtocolICMP && p.ICMPType == 8 && p.ICMPCode == 0 {
+			return Outcome{Decision: Answered, EthSrc: GatewayMAC, TTL: 64}
 		}
+		return dropped(ReasonToGateway)
 	}
 	if toRouter {
 		return s.route(from, subnet.DomainID, p)
@@ -154,12 +161,14 @@ func (s *State) verdictIPv4(from *Vport, subnet *Subnet, p Packet) Outcome {
 			return s.arrive(from, v, p, Outcome{EthSrc: p.EthSrc, TTL: p.TTL})
 		}
 	}
-	// The MAC of whoever had the address before.
-	for _, v := range s.Vports {
-		if v.Host != "" && v.SubnetID == subnet.ID && v.IPv4 == p.Dst {
-			if o := s.arrive(from, v, p, Outcome{EthSrc: p.EthSrc, TTL: p.TTL}); o.Reason != ReasonNoTunnel {
-				return o
-			}
+	// The MAC of whoever had the address before, or of a virtual IP.
+	to := s.vportAt(subnet.DomainID, p.Dst)
+	if to == nil {
+		to, _ = s.receives(subnet.DomainID, p.Dst)
+	}
+	if to != nil && to.SubnetID == subnet.ID {
+		if o := s.arrive(from, to, p, Outcome{EthSrc: p.EthSrc, TTL: p.TTL}); o.Reason != ReasonNoTunnel {
+			return o
 		}
 	}
 	return dropped(ReasonUnknownMAC)
@@ -172,11 +181,12 @@ func (s *State) route(from *Vport, domainID string, p Packet) Outcome {
 	case 1:
 		return dropped(ReasonTTL1)
 	}
-	for _, v := range s.Vports {
-		sn := s.Subnets[v.SubnetID]
-		if v.Host != "" && sn != nil && sn.DomainID == domainID && v.IPv4 == p.Dst {
-			return s.arrive(from, v, p, Outcome{EthSrc: GatewayMAC, TTL: p.TTL - 1})
-		}
+	to := s.vportAt(domainID, p.Dst)
+	if to == nil {
+		to, _ = s.receives(domainID, p.Dst)
+	}
+	if to != nil {
+		return s.arrive(from, to, p, Outcome{EthSrc: GatewayMAC, TTL: p.TTL - 1})
 	}
 	for _, sn := range s.Subnets {
 		if sn.DomainID == domainID && sn.CIDR.Contains(p.Dst) {
@@ -210,21 +220,54 @@ func (v *Vport) maySend(mac MAC, a netip.Addr) bool {
 	if v.AddressSpoofing || mac == v.MAC && a == v.IPv4 {
 		return true
 	}
-	for _, vip := range v.VirtualIPs {
-		if a == vip.IPv4 && mac == vip.mac(v) {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(v.Virtual(), VirtualIP{IPv4: a, MAC: mac})
 }
 
 // hasMAC is whether a vport may send from a MAC address.
 func (v *Vport) hasMAC(mac MAC) bool {
-	if v.AddressSpoofing || mac == v.MAC {
-		return true
-	}
+	return v.AddressSpoofing || mac == v.MAC ||
+		slices.ContainsFunc(v.Virtual(), func(vip VirtualIP) bool { return vip.MAC == mac })
+}
+
+// Virtual are the vport's virtual IPs, each with its MAC, without those that no vport can
+// have and those given before.
+func (v *Vport) Virtual() []VirtualIP {
+	var all []VirtualIP
 	for _, vip := range v.VirtualIPs {
-		if mac == vip.mac(v) {
+		vip.MAC = vip.mac(v)
+		switch {
+		case !vip.IPv4.Is4(), vip.IPv4.IsUnspecified(), vip.IPv4 == v.IPv4, vip.MAC[0]&1 != 0, vip.MAC == GatewayMAC,
+			slices.ContainsFunc(all, func(o VirtualIP) bool { return o.IPv4 == vip.IPv4 }):
+		default:
+			all = append(all, vip)
+		}
+	}
+	return all
+}
+
+// receives is the vport that is sent what is for an address that is neither a gateway nor a
+// vport's own: of those attached to the domain that name it, the one created first; nil if
+// none does. MAC is the address's.
+func (s *State) receives(domainID string, a netip.Addr) (first *Vport, mac MAC) {
+	if s.vportAt(domainID, a) != nil || s.gatewayAt(domainID, a) {
+		return nil, MAC{}
+	}
+	for _, v := range s.Vports {
+		if sn := s.Subnets[v.SubnetID]; sn == nil || sn.DomainID != domainID || v.Host == "" {
+			continue
+		}
+		for _, vip := range v.Virtual() {
+			if vip.IPv4 == a && (first == nil || cmp.Or(v.Created.Compare(first.Created), cmp.Compare(v.ID, first.ID)) < 0) {
+				first, mac = v, vip.MAC
+			}
+		}
+	}
+	return first, mac
+}
+
+func (s *State) gatewayAt(domainID string, a netip.Addr) bool {
+	for _, sn := range s.Subnets {
+		if sn.DomainID == domainID && sn.Gateway == a {
 			return true
 		}
 	}
