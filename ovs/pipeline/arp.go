@@ -17,8 +17,15 @@ func arpSubnet(f *fragment, o object) {
 // A vport that asks for its own address looks for a conflict; an answer would be one.
 func arpVport(f *fragment, o object) {
 	answerARP(f, o, o.vport.IPv4, mac(o.vport))
-	if o.port != 0 {
-		f.drop(DropOwnAddress, flow.NewMatch(isARP(), fromPort(o), flow.Eq(flow.ARPOp, arpAsk), v4(flow.ARPTPA, o.vport.IPv4)))
+	own := []netip.Addr{o.vport.IPv4}
+	for _, vip := range o.virtual {
+		answerARP(f, o, vip.IPv4, flow.MAC(vip.MAC))
+		own = append(own, vip.IPv4)
+	}
+	for _, a := range own {
+		if o.port != 0 {
+			f.drop(DropOwnAddress, flow.NewMatch(isARP(), fromPort(o), flow.Eq(flow.ARPOp, arpAsk), v4(flow.ARPTPA, a)))
+		}
 	}
 }
 

@@ -23,13 +23,20 @@ type claim struct {
 type claimed uint8
 
 const (
-	claimCookie  claimed = iota
-	claimVTEP            // of a host
-	claimNumber          // of a domain
-	claimVNI             // of a subnet
-	claimAddress         // in a domain
-	claimMAC             // in a subnet
-	claimPort            // of this host's bridge
+	claimCookie   claimed = iota
+	claimVTEP             // of a host
+	claimNumber           // of a domain
+	claimVNI              // of a subnet
+	claimAddress          // in a domain
+	claimMAC              // in a subnet
+	claimPort             // of this host's bridge
+	claimZone             // number in a domain
+	claimPolicy           // number in a domain
+	claimPriority         // of an entry in a policy
+	claimGroup            // number in a domain
+	claimMembers          // of a group's name in a domain
+	claimLimit            // of an object, in a direction
+	claimVirtual          // address to receive for, in a domain
 )
 
 func (c claim) String() string {
@@ -46,6 +53,16 @@ func (c claim) String() string {
 		return "MAC " + tenant.MAC(binary.BigEndian.AppendUint64(nil, c.value)[2:]).String()
 	case claimPort:
 		return fmt.Sprintf("port number %d", c.value)
+	case claimZone, claimPolicy, claimGroup:
+		return fmt.Sprintf("number %d", c.value)
+	case claimPriority:
+		return fmt.Sprintf("priority %d", c.value)
+	case claimMembers:
+		return "the name"
+	case claimLimit:
+		return "the rate of " + c.in
+	case claimVirtual:
+		return "virtual IP " + addr4(c.value).String()
 	default:
 		return fmt.Sprintf("cookie %#x", c.value)
 	}
@@ -53,6 +70,18 @@ func (c claim) String() string {
 
 func addressClaim(domainID string, a netip.Addr) claim {
 	return claim{claimAddress, domainID, uint4(a)}
+}
+
+func virtualClaim(domainID string, a netip.Addr) claim {
+	return claim{claimVirtual, domainID, uint4(a)}
+}
+
+func membersClaim(domainID, group string) claim {
+	return claim{what: claimMembers, in: domainID + "/" + group}
+}
+
+func limitClaim(on tenant.Key, d tenant.Direction) claim {
+	return claim{what: claimLimit, in: fmt.Sprintf("%s/%s/%s", on.Kind, on.ID, d)}
 }
 
 func vtepClaim(a netip.Addr) claim { return claim{what: claimVTEP, value: uint4(a)} }
@@ -73,8 +102,8 @@ func macClaim(subnetID string, m tenant.MAC) claim {
 // rivals are the objects of one claim, the one that has it first. Almost always there is
 // one, which costs no allocation.
 type rivals struct {
-	first  *entry
-	others []*entry
+	first  *record
+	others []*record
 }
 
 // claims is who claims what.
@@ -82,7 +111,7 @@ type claims map[claim]rivals
 
 // add and remove return the objects whose standing changed besides e's own: those
 // that now lose to e, or that no longer do.
-func (cs claims) add(c claim, e *entry) []*entry {
+func (cs claims) add(c claim, e *record) []*record {
 	r := cs[c]
 	switch {
 	case r.first == nil:
@@ -97,10 +126,10 @@ func (cs claims) add(c claim, e *entry) []*entry {
 	return r.others
 }
 
-func (cs claims) remove(c claim, e *entry) []*entry {
+func (cs claims) remove(c claim, e *record) []*record {
 	r := cs[c]
 	if r.first != e {
-		r.others = slices.DeleteFunc(slices.Clone(r.others), func(o *entry) bool { return o == e })
+		r.others = slices.DeleteFunc(slices.Clone(r.others), func(o *record) bool { return o == e })
 		cs[c] = r
 		return nil
 	}
@@ -121,11 +150,14 @@ func (cs claims) remove(c claim, e *entry) []*entry {
 
 // before orders rivals: what contains before what is contained, the older before the
 // younger, and at last by ID.
-func before(a, b *entry) bool {
+func before(a, b *record) bool {
 	return cmp.Or(cmp.Compare(order(a.key.Kind), order(b.key.Kind)), a.created.Compare(b.created),
 		cmp.Compare(a.key.ID, b.key.ID)) < 0
 }
 
-func order(k tenant.Kind) int {
-	return slices.Index([]tenant.Kind{tenant.KindHost, tenant.KindDomain, tenant.KindSubnet, tenant.KindVport}, k)
-}
+// kinds are the kinds of object that flows are made of; order is a kind's place among them,
+// -1 for another.
+var kinds = []tenant.Kind{tenant.KindHost, tenant.KindNetworkMacro, tenant.KindDomain, tenant.KindZone, tenant.KindSubnet,
+	tenant.KindPolicyGroup, tenant.KindPolicy, tenant.KindEntry, tenant.KindRateLimiter, tenant.KindVport}
+
+func order(k tenant.Kind) int { return slices.Index(kinds, k) }

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"nuage/controller/tenant"
@@ -30,20 +29,24 @@ func Compile(in Input) (flow.Set, map[tenant.Key]string) {
 	return c.flows, c.notes
 }
 
-// allKeys are the objects of a state that have flows.
+// allKeys are the objects of a state that flows are made of.
 func allKeys(s *tenant.State) []tenant.Key {
-	keys := make([]tenant.Key, 0, len(s.Hosts)+len(s.Domains)+len(s.Subnets)+len(s.Vports))
-	for id := range s.Hosts {
-		keys = append(keys, tenant.Key{Kind: tenant.KindHost, ID: id})
-	}
-	for id := range s.Domains {
-		keys = append(keys, tenant.Key{Kind: tenant.KindDomain, ID: id})
-	}
-	for id := range s.Subnets {
-		keys = append(keys, tenant.Key{Kind: tenant.KindSubnet, ID: id})
-	}
-	for id := range s.Vports {
-		keys = append(keys, tenant.Key{Kind: tenant.KindVport, ID: id})
+	var keys []tenant.Key
+	keys = appendKeys(keys, tenant.KindHost, s.Hosts)
+	keys = appendKeys(keys, tenant.KindNetworkMacro, s.NetworkMacros)
+	keys = appendKeys(keys, tenant.KindDomain, s.Domains)
+	keys = appendKeys(keys, tenant.KindZone, s.Zones)
+	keys = appendKeys(keys, tenant.KindSubnet, s.Subnets)
+	keys = appendKeys(keys, tenant.KindPolicyGroup, s.PolicyGroups)
+	keys = appendKeys(keys, tenant.KindPolicy, s.Policies)
+	keys = appendKeys(keys, tenant.KindEntry, s.Entries)
+	keys = appendKeys(keys, tenant.KindRateLimiter, s.RateLimiters)
+	return appendKeys(keys, tenant.KindVport, s.Vports)
+}
+
+func appendKeys[T any](keys []tenant.Key, kind tenant.Kind, objects map[string]*T) []tenant.Key {
+	for id := range objects {
+		keys = append(keys, tenant.Key{Kind: kind, ID: id})
 	}
 	return keys
 }
@@ -54,7 +57,7 @@ type Compiler struct {
 	host    string
 	ports   map[string]uint32
 	tunnel  uint32
-	entries map[tenant.Key]*entry
+	records map[tenant.Key]*record
 	cookies map[uint64]tenant.Key
 	claims  claims
 	// local counts the vports of this host in each domain. A domain without any has no
@@ -67,16 +70,30 @@ type Compiler struct {
 	tunnelMoved bool
 	flows       flow.Set
 	notes       map[tenant.Key]string
+	// pages counts the entries of each page of a policy, by the policy's ID.
+	pages  map[string]map[uint16]int
+	meters map[uint32]Limit  // see Meters
+	shapes map[string]Limit  // see Shapes
+	zones  map[uint16]string // see Zones
 }
 
-// entry is what the compiler remembers of one object.
-type entry struct {
+// record is what the compiler remembers of one object.
+type record struct {
 	key     tenant.Key
 	created time.Time
 	claims  []claim
 	domain  string // of a vport of this host: the domain that it is counted in
 	iface   string // of a vport of this host
 	flows   []flow.Key
+
+	member tenant.Key  // of a policy group: what its members are children of
+	on     tenant.Key  // of a rate limiter
+	page   page        // of an entry
+	shape  policyShape // of a policy
+
+	meter  uint32 // of a vport whose sending is limited
+	shaped string // of a vport whose receiving is limited
+	zone   uint16 // of a domain whose connections are tracked
 }
 
 // NewCompiler is the compiler of a host without ports, for an empty state. It already has
@@ -84,7 +101,7 @@ type entry struct {
 func NewCompiler(host string) *Compiler {
 	c := &Compiler{
 		host:        host,
-		entries:     map[tenant.Key]*entry{},
+		records:     map[tenant.Key]*record{},
 		cookies:     map[uint64]tenant.Key{},
 		claims:      claims{},
 		local:       map[string]int{},
@@ -92,8 +109,12 @@ func NewCompiler(host string) *Compiler {
 		vteps:       map[string]netip.Addr{},
 		flows:       flow.Set{},
 		notes:       map[tenant.Key]string{},
+		pages:       map[string]map[uint16]int{},
+		meters:      map[uint32]Limit{},
+		shapes:      map[string]Limit{},
+		zones:       map[uint16]string{},
 	}
-	e := c.entry(SwitchKey)
+	e := c.record(SwitchKey)
 	c.reclaim(e, []claim{{what: claimCookie, value: Cookie(SwitchKey)}})
 	c.refill(e, object{})
 	return c
@@ -118,12 +139,14 @@ func (c *Compiler) SetPorts(ports map[string]uint32, tunnel uint32) {
 }
 
 // Update recomputes the fragments that depend on the changed objects or ports, and
-// returns the identities of all flows that may have changed, each once. The state is the
+// returns the identities of all flows that have changed, each once. The state is the
 // one in which the changes have been applied; nothing of it is kept but its objects.
 func (c *Compiler) Update(s *tenant.State, changed []tenant.Key) []flow.Key {
-	d := dirty{seen: map[tenant.Key]struct{}{}}
+	d := dirty{seen: map[tenant.Key]struct{}{}, light: map[tenant.Key]struct{}{}}
 	for _, k := range changed {
-		d.touch(k)
+		if !c.reordered(s, k, &d) {
+			d.touch(k)
+		}
 	}
 	for _, name := range c.moved {
 		for id := range c.byInterface[name] {
@@ -138,182 +161,41 @@ func (c *Compiler) Update(s *tenant.State, changed []tenant.Key) []flow.Key {
 	for i := 0; i < len(d.queue); i++ {
 		k := d.queue[i]
 		c.restate(s, k, &d)
-		c.dependents(s, k, d.touch)
+		c.dependents(s, k, &d)
 	}
+	keys := d.all()
 	if tunnelMoved {
-		d.queue = append(d.queue, SwitchKey)
+		keys = append(keys, SwitchKey)
 	}
-	return c.rebuild(s, d.queue)
-}
-
-// dirty is the objects to look at again, in the order in which they were found.
-type dirty struct {
-	seen  map[tenant.Key]struct{}
-	queue []tenant.Key
-}
-
-func (d *dirty) touch(k tenant.Key) {
-	if order(k.Kind) < 0 {
-		return
-	}
-	if _, ok := d.seen[k]; !ok {
-		d.seen[k] = struct{}{}
-		d.queue = append(d.queue, k)
-	}
-}
-
-// dependents calls f with the objects whose fragments depend directly on k's object.
-func (c *Compiler) dependents(s *tenant.State, k tenant.Key, f func(tenant.Key)) {
-	var kind tenant.Kind
-	switch k.Kind {
-	case tenant.KindHost:
-		if k.ID == c.host { // whose MTU counts on the way to each other
-			c.everyHost(s, f)
-			return
-		}
-		kind = tenant.KindVport
-	case tenant.KindDomain:
-		kind = tenant.KindSubnet
-	case tenant.KindSubnet:
-		kind = tenant.KindVport
-	default:
-		return
-	}
-	s.Children(k, kind, func(id string) { f(tenant.Key{Kind: kind, ID: id}) })
-}
-
-func (c *Compiler) everyHost(s *tenant.State, f func(tenant.Key)) {
-	for id := range s.Hosts {
-		f(tenant.Key{Kind: tenant.KindHost, ID: id})
-	}
-}
-
-// restate brings the indexes up to date with k's object, and touches the objects whose
-// standing that changes: rivals, and a domain that is now present or no longer.
-func (c *Compiler) restate(s *tenant.State, k tenant.Key, d *dirty) {
-	cs, created := claimsOf(s, k, c.host, c.ports)
-	if cs == nil && c.entries[k] == nil {
-		return
-	}
-	e := c.entry(k)
-	if !created.Equal(e.created) {
-		// The order among rivals changes with it: leave, and come again.
-		for _, o := range c.reclaim(e, nil) {
-			d.touch(o.key)
-		}
-		e.created = created
-	}
-	for _, o := range c.reclaim(e, cs) {
-		d.touch(o.key)
-	}
-	if k.Kind == tenant.KindVport {
-		c.relocate(s, e, d)
-	}
-}
-
-func (c *Compiler) entry(k tenant.Key) *entry {
-	e := c.entries[k]
-	if e == nil {
-		e = &entry{key: k}
-		c.entries[k] = e
-	}
-	return e
-}
-
-// reclaim replaces the claims of e and returns the rivals whose standing may change.
-func (c *Compiler) reclaim(e *entry, now []claim) []*entry {
-	var touched []*entry
-	for _, cl := range e.claims {
-		if !slices.Contains(now, cl) {
-			touched = append(touched, c.claims.remove(cl, e)...)
-		}
-	}
-	for _, cl := range now {
-		if !slices.Contains(e.claims, cl) {
-			touched = append(touched, c.claims.add(cl, e)...)
-		}
-	}
-	e.claims = now
-	return touched
-}
-
-// relocate counts a vport of this host in its domain, and finds it by its interface.
-func (c *Compiler) relocate(s *tenant.State, e *entry, d *dirty) {
-	domain, iface := "", ""
-	if v := s.Vports[e.key.ID]; v != nil && v.Host == c.host {
-		iface = v.Interface
-		if sn := s.Subnets[v.SubnetID]; sn != nil {
-			domain = sn.DomainID
-		}
-	}
-	if domain != e.domain {
-		c.count(e.domain, -1, d)
-		c.count(domain, +1, d)
-		e.domain = domain
-	}
-	if iface != e.iface {
-		delete(c.byInterface[e.iface], e.key.ID)
-		if len(c.byInterface[e.iface]) == 0 {
-			delete(c.byInterface, e.iface)
-		}
-		if iface != "" {
-			if c.byInterface[iface] == nil {
-				c.byInterface[iface] = map[string]struct{}{}
-			}
-			c.byInterface[iface][e.key.ID] = struct{}{}
-		}
-		e.iface = iface
-	}
-}
-
-func (c *Compiler) count(domain string, by int, d *dirty) {
-	if domain == "" {
-		return
-	}
-	was := c.local[domain]
-	if c.local[domain] = was + by; was+by == 0 {
-		delete(c.local, domain)
-	}
-	if was == 0 || was+by == 0 {
-		d.touch(tenant.Key{Kind: tenant.KindDomain, ID: domain})
-	}
+	return c.rebuild(s, keys)
 }
 
 // rebuild computes the fragments of the given objects anew: first all old flows go, then
 // the new ones come, so that an address may change hands.
 func (c *Compiler) rebuild(s *tenant.State, keys []tenant.Key) []flow.Key {
-	var changed []flow.Key
-	seen := map[flow.Key]struct{}{}
-	mark := func(id flow.Key) {
-		if _, ok := seen[id]; !ok {
-			seen[id] = struct{}{}
-			changed = append(changed, id)
-		}
-	}
+	was := map[flow.Key]flow.Flow{}
 	for _, k := range keys {
-		e := c.entries[k]
+		e := c.records[k]
 		if e == nil {
 			continue
 		}
 		for _, id := range e.flows {
+			was[id] = c.flows[id]
 			delete(c.flows, id)
-			mark(id)
 		}
 		e.flows = e.flows[:0]
-		delete(c.notes, k)
-		if k.Kind == tenant.KindHost {
-			delete(c.vteps, k.ID)
-		}
+		c.forget(e)
 		if len(e.claims) > 0 {
 			continue
 		}
-		delete(c.entries, k)
+		delete(c.records, k)
 		if cookie := Cookie(k); c.cookies[cookie] == k {
 			delete(c.cookies, cookie)
 		}
 	}
+	var changed []flow.Key
 	for _, k := range keys {
-		e := c.entries[k]
+		e := c.records[k]
 		if e == nil {
 			continue
 		}
@@ -325,18 +207,59 @@ func (c *Compiler) rebuild(s *tenant.State, keys []tenant.Key) []flow.Key {
 			continue
 		}
 		c.refill(e, o)
-		if k.Kind == tenant.KindHost {
-			c.vteps[k.ID] = o.vtep
-		}
+		c.remember(e, o)
 		for _, id := range e.flows {
-			mark(id)
+			if old, ok := was[id]; !ok || !old.Equal(c.flows[id]) {
+				changed = append(changed, id)
+			}
+		}
+	}
+	for id := range was {
+		if _, ok := c.flows[id]; !ok {
+			changed = append(changed, id)
 		}
 	}
 	return changed
 }
 
+// remember notes what a live object needs on the switch beside its flows; forget undoes it.
+func (c *Compiler) remember(e *record, o object) {
+	switch e.key.Kind {
+	case tenant.KindHost:
+		c.vteps[e.key.ID] = o.vtep
+	case tenant.KindDomain:
+		if o.chains != nil {
+			e.zone = o.domain.Number
+			c.zones[e.zone] = o.domain.ID
+		}
+	case tenant.KindVport:
+		if o.sends.Rate != 0 {
+			e.meter = o.port
+			c.meters[e.meter] = o.sends
+		}
+		if o.receives.Rate != 0 {
+			e.shaped = o.vport.Interface
+			c.shapes[e.shaped] = o.receives
+		}
+	}
+}
+
+func (c *Compiler) forget(e *record) {
+	delete(c.notes, e.key)
+	switch e.key.Kind {
+	case tenant.KindHost:
+		delete(c.vteps, e.key.ID)
+	case tenant.KindDomain:
+		delete(c.zones, e.zone)
+	case tenant.KindVport:
+		delete(c.meters, e.meter)
+		delete(c.shapes, e.shaped)
+	}
+	e.zone, e.meter, e.shaped = 0, 0, ""
+}
+
 // refill runs the stages for one object.
-func (c *Compiler) refill(e *entry, o object) {
+func (c *Compiler) refill(e *record, o object) {
 	f := fragment{cookie: Cookie(e.key)}
 	c.cookies[f.cookie] = e.key
 	for _, t := range Tables {
@@ -352,7 +275,7 @@ func (c *Compiler) refill(e *entry, o object) {
 // put adds a flow of e. Claims exclude that another object has a flow of that identity;
 // if one does all the same, it is a defect of a stage, the flow stays the other's, and
 // the note says so.
-func (c *Compiler) put(e *entry, f flow.Flow) {
+func (c *Compiler) put(e *record, f flow.Flow) {
 	if other, ok := c.flows[f.Key()]; ok {
 		c.notes[e.key] = fmt.Sprintf("defect: flow %v of %v is already %v", f, e.key, c.cookies[other.Cookie])
 		return

@@ -125,16 +125,30 @@ func TestAbsentDomainHasNoFlows(t *testing.T) {
 
 // The numbers of docs/pipeline.md.
 func TestFlowsPerObject(t *testing.T) {
-	w := twoTenants()
+	w := policed()
+	any := w.entry("in", 100, tenant.Forward, tenant.Entry{})
+	tcp := w.entry("in", 101, tenant.Forward, tenant.Entry{Protocol: tenant.TCP, Stateful: true})
+	stateless := w.entry("in", 102, tenant.Forward, tenant.Entry{Protocol: tenant.UDP})
+	sctp := w.entry("in", 103, tenant.Deny, tenant.Entry{Protocol: tenant.SCTP})
+	ports := w.entry("in", 104, tenant.Forward, tenant.Entry{Protocol: tenant.TCP, Stateful: true, DestinationPort: tenant.PortRange{From: 1, To: 65534}})
+	counted := w.entry("in", 105, tenant.Forward, tenant.Entry{Protocol: tenant.TCP, Stateful: true, StatsLogging: true})
+	logged := w.entry("in", 106, tenant.Forward, tenant.Entry{Protocol: tenant.TCP, Stateful: true, FlowLogging: true})
 	flows := mustCompile(t, w)
 	for k, want := range map[tenant.Key]int{
-		vportKey("app1/web-1"):                    flowsPerLocalVport,
-		vportKey("app1/web-far"):                  flowsPerRemoteVport,
-		{Kind: tenant.KindSubnet, ID: "app1/web"}: flowsPerSubnet,
-		{Kind: tenant.KindDomain, ID: "app1"}:     flowsPerDomain,
-		{Kind: tenant.KindHost, ID: otherHost}:    flowsPerHost,
-		{Kind: tenant.KindHost, ID: thisHost}:     0,
-		SwitchKey:                                 flowsPerSwitch,
+		vportKey("app1/web-2"):                      flowsPerLocalVport + flowsPerMeter,
+		vportKey("app1/web-1"):                      flowsPerLocalVport + flowsPerMember + flowsPerMeter,
+		vportKey("app1/web-far"):                    flowsPerRemoteVport + flowsPerMember,
+		{Kind: tenant.KindSubnet, ID: "app1/web"}:   flowsPerSubnet,
+		{Kind: tenant.KindZone, ID: "app1/back"}:    flowsPerZone,
+		{Kind: tenant.KindDomain, ID: "app1"}:       flowsPerPolicedDomain,
+		{Kind: tenant.KindDomain, ID: "other"}:      flowsPerDomain,
+		{Kind: tenant.KindPolicyGroup, ID: "web"}:   0,
+		{Kind: tenant.KindPolicy, ID: "in"}:         flowsPerDefault,
+		{Kind: tenant.KindHost, ID: otherHost}:      flowsPerHost,
+		{Kind: tenant.KindHost, ID: thisHost}:       0,
+		{Kind: tenant.KindNetworkMacro, ID: "corp"}: 0,
+		SwitchKey: flowsPerSwitch,
+		any:       1, tcp: 1, stateless: 2, sctp: 1, ports: 30, counted: 2, logged: 2,
 	} {
 		if n := flowsOf(flows, k); n != want {
 			t.Errorf("%v has %d flows, want %d", k, n, want)
@@ -143,12 +157,17 @@ func TestFlowsPerObject(t *testing.T) {
 }
 
 const (
-	flowsPerLocalVport  = 15
-	flowsPerRemoteVport = 4
-	flowsPerSubnet      = 5
-	flowsPerDomain      = 8
-	flowsPerHost        = 3
-	flowsPerSwitch      = 22
+	flowsPerLocalVport    = 15
+	flowsPerRemoteVport   = 4
+	flowsPerMember        = 2
+	flowsPerMeter         = 1
+	flowsPerSubnet        = 8
+	flowsPerZone          = 1
+	flowsPerDomain        = 8
+	flowsPerPolicedDomain = 15
+	flowsPerDefault       = 2
+	flowsPerHost          = 3
+	flowsPerSwitch        = 36
 )
 
 // Whatever changes, in whatever order and grouping, the compiler arrives where a new one

@@ -13,9 +13,9 @@ import (
 var update = flag.Bool("update", false, "write docs/pipeline.md and the golden files anew")
 
 const (
-	docs  = "../../docs/pipeline.md"
-	begin = "<!-- generated from ovs/pipeline: begin -->\n"
-	end   = "<!-- generated from ovs/pipeline: end -->\n"
+	docs      = "../../docs/pipeline.md"
+	markBegin = "<!-- generated from ovs/pipeline: begin -->\n"
+	markEnd   = "<!-- generated from ovs/pipeline: end -->\n"
 )
 
 func TestDocs(t *testing.T) {
@@ -23,12 +23,12 @@ func TestDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, rest, ok := strings.Cut(string(have), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
+	head, rest, ok := strings.Cut(string(have), markBegin)
+	_, tail, ok2 := strings.Cut(rest, markEnd)
 	if !ok || !ok2 {
 		t.Fatalf("%s lacks the markers", docs)
 	}
-	golden(t, docs, head+begin+reference()+end+tail)
+	golden(t, docs, head+markBegin+reference()+markEnd+tail)
 }
 
 func TestGolden(t *testing.T) {
@@ -37,6 +37,13 @@ func TestGolden(t *testing.T) {
 		fmt.Fprintln(&text, f)
 	}
 	golden(t, "testdata/two-tenants.flows", text.String())
+	text.Reset()
+	for _, f := range mustCompile(t, policed()).Sorted() {
+		if f.Table >= TableConntrack && f.Table < TableOutput && f.Cookie != Cookie(SwitchKey) {
+			fmt.Fprintln(&text, f)
+		}
+	}
+	golden(t, "testdata/policies.flows", text.String())
 }
 
 // golden compares text with a file, or writes it under -update.
@@ -78,7 +85,7 @@ func reference() string {
 		}
 		fmt.Fprintf(&b, "| %d | %s | %s | %s | %s | %s |\n", tb.Number, tb.Name, tb.Purpose, tb.Arrives, tb.Miss, strings.Join(next, ", "))
 	}
-	b.WriteString("\n## Registers\nWhat is not set is 0. A place is kept free for a stage to come.\n\n| bits | name | what |\n|---|---|---|\n")
+	b.WriteString("\n## Registers\nWhat is not set is 0.\n\n| bits | name | what |\n|---|---|---|\n")
 	for _, r := range Registers {
 		fmt.Fprintf(&b, "| %v[%d..%d] | %s | %s |\n", r.Bits.Field, r.Bits.Offset, r.Bits.Offset+r.Bits.Width-1, r.Name, r.Purpose)
 	}
@@ -86,7 +93,24 @@ func reference() string {
 	for _, d := range Drops {
 		fmt.Fprintf(&b, "| %s | %d | %s | %s |\n", names[d.Table], d.Priority, d.Per, d.Reason)
 	}
-	fmt.Fprintf(&b, "\n## Flows\n| for each | flows |\n|---|---|\n| bridge | %d |\n| domain present on the host | %d |\n| subnet of it | %d |\n| vport on this host | %d |\n| vport on another host | %d |\n| other host | %d |\n",
-		flowsPerSwitch, flowsPerDomain, flowsPerSubnet, flowsPerLocalVport, flowsPerRemoteVport, flowsPerHost)
+	b.WriteString("\n## Flows\n| for each | flows |\n|---|---|\n")
+	for _, r := range []struct {
+		what  string
+		flows int
+	}{
+		{"bridge", flowsPerSwitch},
+		{"domain present on the host", flowsPerDomain},
+		{"domain with an active policy", flowsPerPolicedDomain},
+		{"subnet of it", flowsPerSubnet},
+		{"zone of it", flowsPerZone},
+		{"policy whose default decides", flowsPerDefault},
+		{"vport on this host", flowsPerLocalVport},
+		{"vport on another host", flowsPerRemoteVport},
+		{"vport in policy groups, more", flowsPerMember},
+		{"vport here with a rate limiter for ingress, more", flowsPerMeter},
+		{"other host", flowsPerHost},
+	} {
+		fmt.Fprintf(&b, "| %s | %d |\n", r.what, r.flows)
+	}
 	return b.String()
 }

@@ -10,7 +10,8 @@ import (
 type Drop struct {
 	Table    flow.Table
 	Priority uint16
-	// Per is the kind of object that has the counter: switch, host, domain, subnet or vport.
+	// Per is the kind of object that has the counter: switch, host, domain, subnet, policy or
+	// vport.
 	Per    string
 	Reason tenant.Reason
 }
@@ -43,10 +44,17 @@ var (
 	DropUnknownMAC      = Drop{TableForwarder, 10, "domain", tenant.ReasonUnknownMAC}
 	DropForwarderMiss   = Drop{TableForwarder, 0, "switch", "not classified"}
 	DropConntrackMiss   = Drop{TableConntrack, 0, "switch", "domain without a decision on policy"}
-	DropStateMiss       = Drop{TableState, 0, "switch", "untracked"}
-	DropIngressMiss     = Drop{TableIngressPolicy, 0, "switch", "no decision"}
-	DropEgressMiss      = Drop{TableEgressPolicy, 0, "switch", "no decision"}
-	DropCommitMiss      = Drop{TableCommit, 0, "switch", "no decision"}
+	DropStateMiss       = Drop{TableState, 0, "switch", "not classified"}
+	DropIngressClosed   = Drop{TableIngressPolicy, 90, "domain", "policies from the vport into the network that cannot be asked"}
+	DropIngressUnasked  = Drop{TableIngressPolicy, 0, "switch", "no decision"}
+	DropIngressPolicy   = Drop{TableIngressDecision, 100, "domain", tenant.ReasonIngressPolicy}
+	DropIngressDefault  = Drop{TableIngressDecision, 50, "policy", tenant.ReasonIngressPolicy}
+	DropIngressMiss     = Drop{TableIngressDecision, 0, "switch", "no decision"}
+	DropEgressClosed    = Drop{TableEgressPolicy, 90, "domain", "policies from the network to the vport that cannot be asked"}
+	DropEgressUnasked   = Drop{TableEgressPolicy, 0, "switch", "no decision"}
+	DropEgressPolicy    = Drop{TableEgressDecision, 100, "domain", tenant.ReasonEgressPolicy}
+	DropEgressDefault   = Drop{TableEgressDecision, 50, "policy", tenant.ReasonEgressPolicy}
+	DropEgressMiss      = Drop{TableEgressDecision, 0, "switch", "no decision"}
 	DropNoTunnel        = Drop{TableOutput, 50, "switch", "no tunnel to the receiver's host"}
 	DropTooLarge        = Drop{TableEncapsulate, 100, "host", "too large for the way to the receiver's host (answered)"}
 	DropNoEncapsulation = Drop{TableEncapsulate, 0, "switch", "no tunnel port"}
@@ -61,7 +69,9 @@ var Drops = []Drop{
 	DropToGateway,
 	DropTTL0, DropTTL1, DropUnknownAddress, DropOutside,
 	DropRemote, DropBroadcast, DropNotHere, DropUnknownMAC, DropForwarderMiss,
-	DropConntrackMiss, DropStateMiss, DropIngressMiss, DropEgressMiss, DropCommitMiss,
+	DropConntrackMiss, DropStateMiss,
+	DropIngressClosed, DropIngressUnasked, DropIngressPolicy, DropIngressDefault, DropIngressMiss,
+	DropEgressClosed, DropEgressUnasked, DropEgressPolicy, DropEgressDefault, DropEgressMiss,
 	DropNoTunnel, DropTooLarge, DropNoEncapsulation,
 }
 

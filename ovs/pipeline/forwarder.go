@@ -13,21 +13,29 @@ func forwardDomain(f *fragment, o object) {
 
 // A neighbour may still know an address by the MAC of whoever had it before: a container
 // that was restarted, a vport that has moved. Nobody tells it, so a MAC that the subnet
-// does not have is no obstacle: the address decides.
+// does not have is no obstacle: the address decides. The MAC of a virtual IP is no vport's
+// own, so that it is the address that finds it, too.
 func forwardVport(f *fragment, o object) {
 	here := flow.NewMatch(inDomain(o), inSubnet(o))
 	m := here.And(flow.EqMAC(flow.EthDst, mac(o.vport)))
-	stale := here.And(isIPv4(), fromTunnel(0), v4(flow.IPv4Dst, o.vport.IPv4))
-	next := flow.Goto{Table: TableSourceGroups}
+	var to flow.Action
 	switch {
 	case o.port != 0:
-		out := set(flow.Eq(regOutput, uint64(o.port)))
-		f.add(TableForwarder, 100, m, out, next)
-		f.add(TableForwarder, 50, stale, set(flow.EqMAC(flow.EthDst, mac(o.vport))), out, next)
+		to = set(flow.Eq(regOutput, uint64(o.port)))
 	case o.vtep.IsValid():
-		f.add(TableForwarder, 100, m.And(fromTunnel(0)), set(toVTEP(o)), next)
-		f.add(TableForwarder, 50, stale, set(flow.EqMAC(flow.EthDst, mac(o.vport))), set(toVTEP(o)), next)
+		to, m = set(toVTEP(o)), m.And(fromTunnel(0))
 	default:
 		f.drop(DropRemote, m.And(fromTunnel(0)))
+		return
+	}
+	next := flow.Goto{Table: TableConntrack}
+	f.add(TableForwarder, 100, m, to, next)
+	for _, a := range addresses(o) {
+		known := flow.EqMAC(flow.EthDst, flow.MAC(a.MAC))
+		addressed := here.And(isIPv4(), v4(flow.IPv4Dst, a.IPv4))
+		f.add(TableForwarder, 50, addressed.And(fromTunnel(0)), set(known), to, next)
+		if o.port != 0 && a.MAC != o.vport.MAC {
+			f.add(TableForwarder, 95, addressed.And(fromTunnel(1), known), to, next)
+		}
 	}
 }

@@ -27,13 +27,27 @@ func Cookie(k tenant.Key) uint64 {
 	return c
 }
 
-// object is what a stage sees: the vport with its subnet and domain, a subnet with its
-// domain, a domain, another host, or nothing (the switch). The fields in use have been
-// checked.
+// object is what a stage sees: the vport with its subnet and domain, a subnet or a zone with
+// its domain, an entry with its policy and domain, a policy with its domain, a domain,
+// another host, or nothing (the switch). The fields in use have been checked.
 type object struct {
 	domain *tenant.Domain
 	subnet *tenant.Subnet
 	vport  *tenant.Vport
+	policy *tenant.Policy
+	rule   *rule
+	// chains are what a domain's policies are asked, by direction; nil if none is active.
+	chains map[tenant.Direction]chain
+	// rules is whether it is the policy's default that decides what no entry does.
+	rules bool
+	// zone is the number of the zone: itself, or the subnet's; 0 if it has none.
+	zone uint16
+	// groups are the policy groups of the vport.
+	groups groupBits
+	// virtual are the further addresses of the vport that are its own to receive for.
+	virtual []tenant.VirtualIP
+	// sends and receives limit a vport that is here.
+	sends, receives Limit
 	// port is the vport's port number here; 0 for a vport on another host.
 	port uint32
 	// vtep is the tunnel address of another host, or of the host of a vport that is not
@@ -44,6 +58,9 @@ type object struct {
 	// tunnel is the number of the tunnel port; 0 if there is none.
 	tunnel uint32
 }
+
+// live is whether there is anything to have flows.
+func (o object) live() bool { return o.domain != nil || o.vtep.IsValid() }
 
 // fragment collects the flows of one object.
 type fragment struct {
@@ -88,7 +105,9 @@ const (
 const (
 	ethernetHeader = 14
 	headerBytes    = ethernetHeader + 60 + 8
-	wholePacket    = 65535
+	// rejectedBytes show a whole TCP header without options as well, which a reset answers.
+	rejectedBytes = ethernetHeader + 60 + 20
+	wholePacket   = 65535
 )
 
 func missDrop(d Drop) func(*fragment, object) {
@@ -112,9 +131,6 @@ func toGatewayMAC() flow.FieldMatch     { return flow.EqMAC(flow.EthDst, gateway
 func inDomain(o object) flow.FieldMatch { return flow.Eq(regDomain, uint64(o.domain.Number)) }
 func inSubnet(o object) flow.FieldMatch { return flow.Eq(regSubnet, uint64(o.subnet.VNI)) }
 func fromPort(o object) flow.FieldMatch { return flow.Eq(flow.InPort, uint64(o.port)) }
-func fromTunnel(v uint64) flow.FieldMatch {
-	return flow.Masked(regFlags, v, 1)
-}
 func set(m flow.FieldMatch) flow.Action { return flow.SetField{FieldMatch: m} }
 func move(from, to flow.Field) flow.Action {
 	return flow.Move{Src: flow.Whole(from), Dst: flow.Whole(to)}

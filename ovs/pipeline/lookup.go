@@ -16,7 +16,7 @@ func (c *Compiler) Notes() map[tenant.Key]string { return c.notes }
 
 // Fragment is the desired flows of one object, in no particular order.
 func (c *Compiler) Fragment(k tenant.Key) []flow.Flow {
-	e := c.entries[k]
+	e := c.records[k]
 	if e == nil {
 		return nil
 	}
@@ -52,6 +52,28 @@ func (c *Compiler) VportWith(domainID string, a netip.Addr) (string, bool) {
 		return "", false
 	}
 	return first.key.ID, true
+}
+
+// Limit is a rate limiter as it counts for one vport, in bits a second and bits.
+type Limit struct{ Rate, Burst uint64 }
+
+// Meters are the meters that flows use, by number: the limits of what this host's vports
+// send. A meter must be on the switch before its flow. The same rules as for Flows.
+func (c *Compiler) Meters() map[uint32]Limit { return c.meters }
+
+// Shapes are the limits of what this host's vports receive, by the interface to shape. The
+// same rules as for Flows.
+func (c *Compiler) Shapes() map[string]Limit { return c.shapes }
+
+// Zones are the conntrack zones that flows use, with the ID of the domain that has each. The
+// same rules as for Flows.
+func (c *Compiler) Zones() map[uint16]string { return c.zones }
+
+// FromHere is whether only packets of this host's vports, and not those from tunnels, meet a
+// flow of an entry or a policy: its counter is then part of what they count on this host.
+func FromHere(m flow.Match) bool {
+	flags, ok := m.Get(regFlags)
+	return ok && flags.MaskUint()&bitFromTunnel != 0 && flags.Uint()&bitFromTunnel == 0
 }
 
 // VTEPs are the tunnel addresses of the other hosts by host, as far as there is a tunnel to

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"nuage/controller/tenant"
@@ -108,5 +109,86 @@ func twoTenants() *world {
 			w.vport(fmt.Sprintf("%s/%s-far", d, sn), d+"/"+sn, fmt.Sprintf("10.0.%d.99", j+1), 0)
 		}
 	}
+	return w
+}
+
+// zone makes a zone and puts subnets into it.
+func (w *world) zone(id, domain string, number uint16, subnets ...string) {
+	w.put(tenant.KindZone, id, &tenant.Zone{Meta: w.meta(id), Name: id, DomainID: domain, Number: number})
+	for _, sn := range subnets {
+		sub := *w.state.Subnets[sn]
+		sub.ZoneID = id
+		w.put(tenant.KindSubnet, sn, &sub)
+	}
+}
+
+// group makes a policy group of the domain's and has vports name it.
+func (w *world) group(id, domain string, number uint16, vports ...string) {
+	w.put(tenant.KindPolicyGroup, id, &tenant.PolicyGroup{Meta: w.meta(id), Name: id, DomainID: domain, Number: number})
+	for _, v := range vports {
+		w.join(v, id)
+	}
+}
+
+// join has a vport name a group.
+func (w *world) join(vport, group string) {
+	v := *w.state.Vports[vport]
+	v.PolicyGroups = append(slices.Clip(v.PolicyGroups), group)
+	w.put(tenant.KindVport, vport, &v)
+}
+
+func (w *world) macro(id, cidr string) {
+	w.put(tenant.KindNetworkMacro, id, &tenant.NetworkMacro{Meta: w.meta(id), Name: id, CIDR: netip.MustParsePrefix(cidr)})
+}
+
+// policy makes an active policy.
+func (w *world) policy(id, domain string, d tenant.Direction, priority uint32) *tenant.Policy {
+	p := &tenant.Policy{Meta: w.meta(id), Name: id, DomainID: domain, Direction: d, Priority: priority, Active: true,
+		Number: uint16(len(w.state.Policies) + 1)}
+	w.put(tenant.KindPolicy, id, p)
+	return p
+}
+
+// entry adds an entry to a policy: any to any, of any protocol, unless e says otherwise.
+func (w *world) entry(policy string, priority uint32, action tenant.Action, e tenant.Entry) tenant.Key {
+	id := fmt.Sprintf("%s/%d", policy, priority)
+	e.Meta, e.PolicyID, e.DomainID, e.Priority, e.Action = w.meta(id), policy, w.state.Policies[policy].DomainID, priority, action
+	if e.Protocol == 0 {
+		e.Protocol = tenant.AnyProtocol
+	}
+	for _, side := range []*tenant.Side{&e.From, &e.To} {
+		if side.Kind == "" {
+			side.Kind = tenant.SideAny
+		}
+	}
+	w.put(tenant.KindEntry, id, &e)
+	return tenant.Key{Kind: tenant.KindEntry, ID: id}
+}
+
+func (w *world) limiter(id string, on tenant.Key, domain string, d tenant.Direction, rate uint64) {
+	w.put(tenant.KindRateLimiter, id, &tenant.RateLimiter{Meta: w.meta(id), DomainID: domain, On: on, Direction: d, Rate: rate})
+}
+
+// policed is twoTenants with policies, of all kinds, in the first of them.
+func policed() *world {
+	w := twoTenants()
+	w.zone("app1/front", "app1", 7, "app1/web")
+	w.zone("app1/back", "app1", 300, "app1/db")
+	w.group("web", "app1", 1, "app1/web-1", "app1/web-far")
+	w.group("db", "app1", 128, "app1/db-1", "app1/db-far")
+	w.macro("corp", "10.0.0.0/15")
+	side := func(k tenant.SideKind, id string) tenant.Side { return tenant.Side{Kind: k, ID: id} }
+	w.policy("out", "app1", tenant.Ingress, 1000).DefaultAllowIP = true
+	w.entry("out", 5, tenant.Reject, tenant.Entry{Protocol: tenant.TCP, DestinationPort: tenant.PortRange{From: 25, To: 25},
+		To: side(tenant.SideNetworkMacro, "corp"), FlowLogging: true})
+	w.entry("out", 40_000, tenant.Deny, tenant.Entry{From: side(tenant.SideSameZone, ""), To: side(tenant.SideZone, "app1/back")})
+	w.policy("in", "app1", tenant.Egress, 1000)
+	w.entry("in", 10, tenant.Forward, tenant.Entry{Protocol: tenant.TCP, DestinationPort: tenant.PortRange{From: 5432, To: 5439},
+		From: side(tenant.SidePolicyGroup, "web"), To: side(tenant.SidePolicyGroup, "db"), Stateful: true, StatsLogging: true})
+	w.entry("in", 20, tenant.Forward, tenant.Entry{Protocol: tenant.ICMP, ICMPType: tenant.SomeByte(8), Stateful: true, FlowLogging: true})
+	w.entry("in", 30, tenant.Forward, tenant.Entry{Protocol: tenant.SCTP, To: side(tenant.SideSameSubnet, "")})
+	w.entry("in", tenant.MaxPriority, tenant.Deny, tenant.Entry{From: side(tenant.SideSameDomain, ""), FlowLogging: true})
+	w.limiter("l1", tenant.Key{Kind: tenant.KindZone, ID: "app1/front"}, "app1", tenant.Ingress, 10_000_000)
+	w.limiter("l2", tenant.Key{Kind: tenant.KindVport, ID: "app1/db-1"}, "app1", tenant.Egress, 20_000_000)
 	return w
 }

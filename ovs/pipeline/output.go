@@ -39,7 +39,7 @@ func encapsulateHost(f *fragment, o object) {
 	if o.mtu == 0 {
 		return
 	}
-	f.dropAloud(DropTooLarge, flow.NewMatch(flow.Masked(regFlags, 2, 2), toVTEP(o)),
+	f.dropAloud(DropTooLarge, flow.NewMatch(isSet(bitTooLarge).of(regFlags), toVTEP(o)),
 		string(binary.BigEndian.AppendUint16([]byte(TooLarge), uint16(o.mtu))))
 }
 

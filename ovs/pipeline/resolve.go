@@ -42,13 +42,20 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 			return cs, v.Created
 		}
 		cs = append(cs, macClaim(v.SubnetID, v.MAC))
-		if sn := s.Subnets[v.SubnetID]; sn != nil && v.IPv4.Is4() {
-			cs = append(cs, addressClaim(sn.DomainID, v.IPv4))
+		if sn := s.Subnets[v.SubnetID]; sn != nil {
+			if v.IPv4.Is4() {
+				cs = append(cs, addressClaim(sn.DomainID, v.IPv4))
+			}
+			for _, vip := range v.Virtual() {
+				cs = append(cs, virtualClaim(sn.DomainID, vip.IPv4))
+			}
 		}
 		if n, ok := ports[v.Interface]; ok && v.Host == host {
 			cs = append(cs, claim{what: claimPort, value: uint64(n)})
 		}
 		return cs, v.Created
+	default:
+		return policyClaims(s, k, cs)
 	}
 	return nil, time.Time{}
 }
@@ -63,13 +70,31 @@ func (c *Compiler) resolve(s *tenant.State, k tenant.Key) (o object, note string
 	case tenant.KindHost:
 		o, note = c.resolveHost(s, s.Hosts[k.ID])
 	case tenant.KindDomain:
-		o, note = c.resolveDomain(s, s.Domains[k.ID])
+		if o, note = c.resolveDomain(s, s.Domains[k.ID]); o.live() {
+			o.chains, note = c.chains(s, o.domain)
+		}
 	case tenant.KindSubnet:
-		o, note = c.resolveSubnet(s, s.Subnets[k.ID])
-	default:
-		o, note = c.resolveVport(s, s.Vports[k.ID])
+		if o, note = c.resolveSubnet(s, s.Subnets[k.ID]); o.live() {
+			o.zone = c.zoneOf(s, o.subnet)
+		}
+	case tenant.KindVport:
+		if o, note = c.resolveVport(s, s.Vports[k.ID]); o.live() {
+			c.describe(s, &o)
+		}
+	case tenant.KindZone:
+		o, note = c.resolveZone(s, s.Zones[k.ID])
+	case tenant.KindPolicy:
+		if o, note = c.resolvePolicy(s, s.Policies[k.ID]); o.live() {
+			o.rules = c.decider(s, o.policy) == o.policy
+		}
+	case tenant.KindEntry:
+		o, note = c.resolveEntry(s, s.Entries[k.ID])
+	case tenant.KindPolicyGroup:
+		note = c.groupNote(s, s.PolicyGroups[k.ID])
+	case tenant.KindRateLimiter:
+		note = c.limiterNote(s, s.RateLimiters[k.ID])
 	}
-	return o, note, o != object{}
+	return o, note, o.live()
 }
 
 // resolveHost is another host that there is a tunnel to. This host needs none to itself,
@@ -211,31 +236,19 @@ func (c *Compiler) resolveVport(s *tenant.State, v *tenant.Vport) (object, strin
 
 // lost says which of an object's claims another object has; empty if it has them all.
 func (c *Compiler) lost(s *tenant.State, k tenant.Key) string {
-	e := c.entries[k]
+	e := c.records[k]
 	if e == nil {
 		return "not looked at yet"
 	}
 	for _, cl := range e.claims {
+		if cl.what == claimVirtual { // of several vports that name one, all may send from it
+			continue
+		}
 		if first := c.claims[cl].first; first != e {
 			return fmt.Sprintf("%v belongs to %s, which was there first", cl, nameOf(s, first.key))
 		}
 	}
 	return ""
-}
-
-func nameOf(s *tenant.State, k tenant.Key) string {
-	switch {
-	case k.Kind == tenant.KindHost:
-		return "host " + k.ID
-	case k.Kind == tenant.KindDomain && s.Domains[k.ID] != nil:
-		return "domain " + s.Domains[k.ID].Name
-	case k.Kind == tenant.KindSubnet && s.Subnets[k.ID] != nil:
-		return "subnet " + s.Subnets[k.ID].Name
-	case k.Kind == tenant.KindVport && s.Vports[k.ID] != nil:
-		return "vport " + s.Vports[k.ID].Name
-	default:
-		return string(k.Kind) + " " + k.ID
-	}
 }
 
 // The ranges of the numbers in registers and in OpenFlow.

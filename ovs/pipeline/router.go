@@ -1,6 +1,9 @@
 package pipeline
 
-import "nuage/ovs/flow"
+import (
+	"nuage/controller/tenant"
+	"nuage/ovs/flow"
+)
 
 func routeDomain(f *fragment, o object) {
 	routed := flow.NewMatch(isIPv4(), inDomain(o), toGatewayMAC())
@@ -14,7 +17,14 @@ func routeSubnet(f *fragment, o object) {
 }
 
 func routeVport(f *fragment, o object) {
-	f.add(TableRouter, 200, flow.NewMatch(isIPv4(), inDomain(o), toGatewayMAC(), v4(flow.IPv4Dst, o.vport.IPv4)),
-		set(flow.EqMAC(flow.EthSrc, gatewayMAC)), set(flow.EqMAC(flow.EthDst, mac(o.vport))),
-		flow.DecTTL{}, set(inSubnet(o)), flow.Goto{Table: TableForwarder})
+	for _, a := range addresses(o) {
+		f.add(TableRouter, 200, flow.NewMatch(isIPv4(), inDomain(o), toGatewayMAC(), v4(flow.IPv4Dst, a.IPv4)),
+			set(flow.EqMAC(flow.EthSrc, gatewayMAC)), set(flow.EqMAC(flow.EthDst, flow.MAC(a.MAC))),
+			flow.DecTTL{}, set(inSubnet(o)), flow.Goto{Table: TableForwarder})
+	}
+}
+
+// addresses are what a vport receives for, its own address first, each with its MAC.
+func addresses(o object) []tenant.VirtualIP {
+	return append([]tenant.VirtualIP{{IPv4: o.vport.IPv4, MAC: o.vport.MAC}}, o.virtual...)
 }

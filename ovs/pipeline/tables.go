@@ -12,30 +12,36 @@ import (
 	"nuage/ovs/flow"
 )
 
-// The tables, by number. A packet only ever moves to a higher one.
+// The tables, by number. A packet moves to a higher one, but for a reply that the commit
+// table sends through the policies again, once.
 const (
-	TableClassifier    flow.Table = 0
-	TableTunnel        flow.Table = 5
-	TableGuard         flow.Table = 10
-	TableARP           flow.Table = 20
-	TableGateway       flow.Table = 30
-	TableRouter        flow.Table = 40
-	TableForwarder     flow.Table = 50
-	TableSourceGroups  flow.Table = 60
-	TableTargetGroups  flow.Table = 61
-	TableConntrack     flow.Table = 70
-	TableState         flow.Table = 71
-	TableIngressPolicy flow.Table = 80
-	TableEgressPolicy  flow.Table = 81
-	TableCommit        flow.Table = 90
-	TableLimiter       flow.Table = 100
-	TableOutput        flow.Table = 110
-	TableEncapsulate   flow.Table = 120
+	TableClassifier      flow.Table = 0
+	TableTunnel          flow.Table = 5
+	TableGuard           flow.Table = 10
+	TableARP             flow.Table = 20
+	TableGateway         flow.Table = 30
+	TableRouter          flow.Table = 40
+	TableForwarder       flow.Table = 50
+	TableConntrack       flow.Table = 60
+	TableState           flow.Table = 61
+	TableSourceGroups    flow.Table = 70
+	TableTargetGroups    flow.Table = 71
+	TableRelation        flow.Table = 72
+	TableIngressPolicy   flow.Table = 80
+	TableIngressEntries  flow.Table = 81
+	TableIngressDecision flow.Table = 82
+	TableEgressPolicy    flow.Table = 84
+	TableEgressEntries   flow.Table = 85
+	TableEgressDecision  flow.Table = 86
+	TableCommit          flow.Table = 90
+	TableLimiter         flow.Table = 100
+	TableOutput          flow.Table = 110
+	TableEncapsulate     flow.Table = 120
 )
 
 // Table describes one stage. The unexported functions add the stage's flows for the
-// switch as a whole, for another host, for a domain, for a subnet and for a vport; nil adds
-// none.
+// switch as a whole, for another host, for a domain, a zone, a subnet, a policy, an entry of
+// one, and for a vport; nil adds none.
 type Table struct {
 	Number  flow.Table
 	Name    string
@@ -46,8 +52,10 @@ type Table struct {
 	Miss string
 	// Next are the tables that a packet may continue in.
 	Next []flow.Table
+	// Asks are the tables that a packet visits and comes back from.
+	Asks []flow.Table
 
-	base, host, domain, subnet, vport func(*fragment, object)
+	base, host, domain, zone, subnet, policy, entry, vport func(*fragment, object)
 }
 
 // Tables is the pipeline in packet order: numbers, names and docs/pipeline.md come from
@@ -71,7 +79,7 @@ var Tables = []Table{
 	},
 	{
 		Number: TableGuard, Name: "guard",
-		Purpose: "A vport sends with its own MAC and IPv4 address only, in the Ethernet, IP and ARP headers. What it asks of DHCP goes to the agent.",
+		Purpose: "A vport sends with its own MAC and IPv4 address or with those of its virtual IPs only, in the Ethernet, IP and ARP headers; with address spoofing, with any. What it asks of DHCP goes to the agent.",
 		Arrives: "Frames of a vport, domain and subnet known.",
 		Miss:    "Dropped.",
 		Next:    []flow.Table{TableARP, TableGateway},
@@ -79,7 +87,7 @@ var Tables = []Table{
 	},
 	{
 		Number: TableARP, Name: "arp",
-		Purpose: "Answers for the gateway and for the vports of the subnet.",
+		Purpose: "Answers for the gateway and for the vports of the subnet and their virtual IPs.",
 		Arrives: "ARP with the sender's true addresses.",
 		Miss:    "Dropped, counted by domain: an address that nobody has, or a reply that nobody needs.",
 		base:    missDrop(DropARPMiss), domain: arpDomain, subnet: arpSubnet, vport: arpVport,
@@ -102,75 +110,115 @@ var Tables = []Table{
 	},
 	{
 		Number: TableForwarder, Name: "forwarder",
-		Purpose: "Subnet and MAC (or, where nobody has the MAC any more, address) to the output port, or to the VTEP of the receiver's host. From a tunnel to this host's vports only.",
+		Purpose: "Subnet and MAC (or, where no vport has the MAC, address) to the output port, or to the VTEP of the receiver's host. From a tunnel to this host's vports only.",
 		Arrives: "IPv4 with its final MAC addresses, subnet and ttl.",
 		Miss:    "Dropped, counted by domain: broadcast and multicast, or neither MAC nor address of the subnet.",
-		Next:    []flow.Table{TableSourceGroups},
+		Next:    []flow.Table{TableConntrack},
 		base:    missDrop(DropForwarderMiss), domain: forwardDomain, vport: forwardVport,
 	},
 	{
-		Number: TableSourceGroups, Name: "source-groups",
-		Purpose: "Place for the policy groups of the sender, as register bits.",
-		Arrives: "IPv4 whose output port is known.",
-		Miss:    "To target-groups.",
-		Next:    []flow.Table{TableTargetGroups},
-		base:    missGoto(TableSourceGroups, TableTargetGroups),
-	},
-	{
-		Number: TableTargetGroups, Name: "target-groups",
-		Purpose: "Place for the policy groups of the receiver, as register bits.",
-		Arrives: "As above.",
-		Miss:    "To conntrack.",
-		Next:    []flow.Table{TableConntrack},
-		base:    missGoto(TableTargetGroups, TableConntrack),
-	},
-	{
 		Number: TableConntrack, Name: "conntrack",
-		Purpose: "A domain without policy skips connection tracking and goes to the limiter; place for ct(zone=domain).",
-		Arrives: "As above.",
+		Purpose: "ICMP, TCP and UDP of a domain with active policies through connection tracking, in the domain's zone. A domain without skips all to the limiter.",
+		Arrives: "IPv4 whose output port is known.",
 		Miss:    "Dropped: a domain that said neither.",
 		Next:    []flow.Table{TableState, TableLimiter},
 		base:    missDrop(DropConntrackMiss), domain: conntrackDomain,
 	},
 	{
 		Number: TableState, Name: "state",
-		Purpose: "Place for decisions by connection state.",
-		Arrives: "Tracked packets of domains with policies.",
+		Purpose: "The addresses that policies judge: of who opened the connection and to whom; of what belongs to none, the packet's own.",
+		Arrives: "Packets of domains with policies.",
 		Miss:    "Dropped.",
-		Next:    []flow.Table{TableIngressPolicy, TableLimiter},
-		base:    missDrop(DropStateMiss),
+		Next:    []flow.Table{TableSourceGroups},
+		base:    stateBase,
+	},
+	{
+		Number: TableSourceGroups, Name: "source-groups",
+		Purpose: "The source's zone and policy groups, by its address.",
+		Arrives: "As above; from the commit table, replies to be judged by their own header.",
+		Miss:    "To target-groups: the source is no address of the domain's.",
+		Next:    []flow.Table{TableTargetGroups},
+		base:    missGoto(TableSourceGroups, TableTargetGroups), subnet: sourceSubnet, vport: sourceVport,
+	},
+	{
+		Number: TableTargetGroups, Name: "target-groups",
+		Purpose: "The target's, likewise.",
+		Arrives: "As above.",
+		Miss:    "To relation.",
+		Next:    []flow.Table{TableRelation},
+		base:    missGoto(TableTargetGroups, TableRelation), subnet: targetSubnet, vport: targetVport,
+	},
+	{
+		Number: TableRelation, Name: "relation",
+		Purpose: "Whether source and target are in one zone, and in one subnet.",
+		Arrives: "As above.",
+		Miss:    "To ingress-policy: neither.",
+		Next:    []flow.Table{TableIngressPolicy},
+		base:    missGoto(TableRelation, TableIngressPolicy), zone: relateZone, subnet: relateSubnet,
 	},
 	{
 		Number: TableIngressPolicy, Name: "ingress-policy",
-		Purpose: "Place for policies from the vport into the network.",
-		Arrives: "New connections.",
+		Purpose: "Asks the policies from the vport into the network, page by page in their order: one flow a domain.",
+		Arrives: "Packets of which all is known that policies ask.",
 		Miss:    "Dropped.",
+		Next:    []flow.Table{TableIngressDecision, TableEgressPolicy},
+		Asks:    []flow.Table{TableIngressEntries},
+		base:    missDrop(DropIngressUnasked), domain: askIngress.policyDomain,
+	},
+	{
+		Number: TableIngressEntries, Name: "ingress-entries",
+		Purpose: "The entries of these policies. One that matches sets allowed or denied, after which none does.",
+		Arrives: "Packets with the policy and the page that is asked, and back.",
+		Miss:    "Back, undecided.",
+		base:    missReturn(TableIngressEntries), entry: askIngress.entry,
+	},
+	{
+		Number: TableIngressDecision, Name: "ingress-decision",
+		Purpose: "Drops what is denied, and what the default does not allow.",
+		Arrives: "Packets that all these policies have been asked about.",
+		Miss:    "Dropped: a domain without a default.",
 		Next:    []flow.Table{TableEgressPolicy},
-		base:    missDrop(DropIngressMiss),
+		base:    askIngress.decisionBase, domain: askIngress.decisionDomain, policy: askIngress.decisionPolicy,
 	},
 	{
 		Number: TableEgressPolicy, Name: "egress-policy",
-		Purpose: "Place for policies from the network to the vport.",
-		Arrives: "New connections that the sender's side allows.",
+		Purpose: "The same for the policies from the network to the vport.",
+		Arrives: "What the sender's side allows.",
 		Miss:    "Dropped.",
+		Next:    []flow.Table{TableEgressDecision, TableCommit},
+		Asks:    []flow.Table{TableEgressEntries},
+		base:    missDrop(DropEgressUnasked), domain: askEgress.policyDomain,
+	},
+	{
+		Number: TableEgressEntries, Name: "egress-entries",
+		Purpose: "Their entries.",
+		Arrives: "As in ingress-entries.",
+		Miss:    "Back, undecided.",
+		base:    missReturn(TableEgressEntries), entry: askEgress.entry,
+	},
+	{
+		Number: TableEgressDecision, Name: "egress-decision",
+		Purpose: "As ingress-decision.",
+		Arrives: "As there.",
+		Miss:    "Dropped: a domain without a default.",
 		Next:    []flow.Table{TableCommit},
-		base:    missDrop(DropEgressMiss),
+		base:    askEgress.decisionBase, domain: askEgress.decisionDomain, policy: askEgress.decisionPolicy,
 	},
 	{
 		Number: TableCommit, Name: "commit",
-		Purpose: "Place for remembering the connection.",
-		Arrives: "New connections that both sides allow.",
-		Miss:    "Dropped.",
+		Purpose: "Remembers a new connection, unless a stateless entry allowed it; has a reply to one that is remembered, and that a stateless entry allows now, judged by its own header.",
+		Arrives: "What both sides allow.",
+		Miss:    "To the limiter.",
 		Next:    []flow.Table{TableLimiter},
-		base:    missDrop(DropCommitMiss),
+		base:    commitBase,
 	},
 	{
 		Number: TableLimiter, Name: "limiter",
-		Purpose: "Place for meters.",
+		Purpose: "What a vport with a rate limiter for ingress sends passes the meter of its port's number.",
 		Arrives: "Allowed packets.",
 		Miss:    "To output.",
 		Next:    []flow.Table{TableOutput},
-		base:    missGoto(TableLimiter, TableOutput),
+		base:    missGoto(TableLimiter, TableOutput), vport: limiterVport,
 	},
 	{
 		Number: TableOutput, Name: "output",
@@ -198,8 +246,14 @@ func (t *Table) stage(k tenant.Kind) func(*fragment, object) {
 		return t.host
 	case tenant.KindDomain:
 		return t.domain
+	case tenant.KindZone:
+		return t.zone
 	case tenant.KindSubnet:
 		return t.subnet
+	case tenant.KindPolicy:
+		return t.policy
+	case tenant.KindEntry:
+		return t.entry
 	default:
 		return t.vport
 	}

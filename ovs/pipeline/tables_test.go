@@ -19,7 +19,7 @@ func TestTablesGoForward(t *testing.T) {
 		if !reached[tb.Number] {
 			t.Errorf("table %s cannot be reached", tb.Name)
 		}
-		for _, n := range tb.Next {
+		for _, n := range slices.Concat(tb.Next, tb.Asks) {
 			if n <= tb.Number {
 				t.Errorf("table %s leads back to %d", tb.Name, n)
 			}
@@ -44,12 +44,12 @@ func TestRegistersAreDisjoint(t *testing.T) {
 			used[at] = r.Name
 		}
 	}
-	for f := range mustCompile(t, twoTenants()) {
+	for f := range mustCompile(t, policed()) {
 		for c := range f.Match.All() {
 			checkRegister(t, c, used)
 		}
 	}
-	for _, f := range mustCompile(t, twoTenants()) {
+	for _, f := range mustCompile(t, policed()) {
 		for _, a := range f.Actions {
 			if s, ok := a.(flow.SetField); ok {
 				checkRegister(t, s.FieldMatch, used)
@@ -61,7 +61,7 @@ func TestRegistersAreDisjoint(t *testing.T) {
 // checkRegister finds values wider than the register that is listed.
 func checkRegister(t *testing.T, c flow.FieldMatch, used map[string]string) {
 	t.Helper()
-	if c.Field < flow.Reg0 || c.Field > flow.Reg15 {
+	if (c.Field < flow.Reg0 || c.Field > flow.Reg15) && c.Field != flow.Metadata {
 		return
 	}
 	for b := range uint16(32) {
@@ -82,10 +82,13 @@ func mustCompile(t *testing.T, w *world) flow.Set {
 }
 
 func TestFlowsKeepToTheTables(t *testing.T) {
-	flows := mustCompile(t, twoTenants())
-	missing := map[flow.Table]bool{}
+	flows := mustCompile(t, policed())
+	missing, asked := map[flow.Table]bool{}, map[flow.Table]bool{}
 	for _, tb := range Tables {
 		missing[tb.Number] = true
+		for _, n := range tb.Asks {
+			asked[n] = true
+		}
 	}
 	for k, f := range flows {
 		i := slices.IndexFunc(Tables, func(tb Table) bool { return tb.Number == k.Table })
@@ -100,8 +103,18 @@ func TestFlowsKeepToTheTables(t *testing.T) {
 			if g, ok := a.(flow.Goto); ok && !slices.Contains(Tables[i].Next, g.Table) {
 				t.Errorf("%v: table %s does not list %d as next", f, Tables[i].Name, g.Table)
 			}
+			// A reply that is judged anew goes back, once: what sends it back sets out-of-state
+			// and matches those without.
+			if r, ok := a.(flow.Resubmit); ok && !slices.Contains(Tables[i].Asks, r.Table) {
+				flags, _ := f.Match.Get(regFlags)
+				first, _ := f.Actions[0].(flow.SetField)
+				if k.Table != TableCommit || flags.MaskUint()&bitOutOfState == 0 || flags.Uint()&bitOutOfState != 0 ||
+					first.Field != regFlags || first.Uint()&bitOutOfState == 0 {
+					t.Errorf("%v goes back, perhaps for ever", f)
+				}
+			}
 		}
-		if _, named := ReasonOf(f); len(f.Actions) == 0 && !named {
+		if _, named := ReasonOf(f); len(f.Actions) == 0 && !named && !asked[k.Table] {
 			t.Errorf("%v drops without a reason", f)
 		}
 	}
@@ -112,12 +125,16 @@ func TestFlowsKeepToTheTables(t *testing.T) {
 
 func TestDropsAreDistinctAndCountedByTheirObject(t *testing.T) {
 	c := NewCompiler(thisHost)
-	w := twoTenants()
+	w := policed()
 	w.host("nowhere", "192.0.2.3").VTEP = netip.Addr{}
 	w.vport("far", "app1/web", "10.0.1.98", 0).Host = "nowhere"
+	w.policy("deny", "app1", tenant.Ingress, 1) // which makes its default the one that decides
+	for _, d := range []tenant.Direction{tenant.Ingress, tenant.Egress} {
+		w.policy("unnumbered-"+string(d), "other", d, 1).Number = 0
+	}
 	c.SetPorts(w.ports, tunnelPort)
 	c.Update(w.state, allKeys(w.state))
-	owners := map[string]tenant.Kind{"switch": kindSwitch, "host": tenant.KindHost, "domain": tenant.KindDomain, "subnet": tenant.KindSubnet, "vport": tenant.KindVport}
+	owners := map[string]tenant.Kind{"switch": kindSwitch, "host": tenant.KindHost, "domain": tenant.KindDomain, "subnet": tenant.KindSubnet, "policy": tenant.KindPolicy, "vport": tenant.KindVport}
 	seen := map[Drop]bool{DropNoEncapsulation: true} // its flow is another's with a tunnel
 	for _, f := range c.Flows() {
 		d, ok := ReasonOf(f)
@@ -141,9 +158,20 @@ func TestDropsAreDistinctAndCountedByTheirObject(t *testing.T) {
 	}
 }
 
+// What the switch's own flows say of a packet between guard and output is by its state
+// alone; all else is by domain, or by a vport's port.
 func TestIsolationIsKeyedByDomain(t *testing.T) {
-	for _, f := range mustCompile(t, twoTenants()) {
-		if f.Table <= TableGuard || f.Table >= TableOutput || f.Match == flow.NewMatch() {
+	states := []flow.Field{regFlags, flow.CTState, flow.EthType}
+	for _, f := range mustCompile(t, policed()) {
+		if f.Table <= TableGuard || f.Table >= TableOutput {
+			continue
+		}
+		if f.Cookie == Cookie(SwitchKey) {
+			for c := range f.Match.All() {
+				if !slices.Contains(states, c.Field) {
+					t.Errorf("%v matches %v", f, c.Field)
+				}
+			}
 			continue
 		}
 		_, domain := f.Match.Get(regDomain)

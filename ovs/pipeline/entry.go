@@ -1,0 +1,155 @@
+package pipeline
+
+import (
+	"slices"
+
+	"nuage/controller/tenant"
+	"nuage/ovs/flow"
+)
+
+// rule is an entry with what it names.
+type rule struct {
+	entry *tenant.Entry
+	sides []flow.FieldMatch // conditions on registers
+	flags bits              // and on regFlags
+}
+
+// A form is one way in which what an entry speaks of shows in a packet: by connection
+// tracking, or in the packet's own header.
+type form struct {
+	fields []flow.FieldMatch
+	flags  bits // of regFlags
+	state  bits // of flow.CTState
+	// opens are the packets among them that open a connection, or belong to none.
+	opens []form
+}
+
+func (m form) and(o form) form {
+	return form{fields: slices.Concat(m.fields, o.fields), flags: m.flags.and(o.flags), state: m.state.and(o.state)}
+}
+
+var (
+	whole  = form{flags: isClear(bitOutOfState)}
+	broken = form{flags: isSet(bitOutOfState)}
+)
+
+// formsOf are the forms of an entry, no two of which any packet has. A stateful entry that
+// allows speaks of connections alone, unless the protocol has none.
+func formsOf(e *tenant.Entry) []form {
+	connections := e.Stateful && e.Action == tenant.Forward
+	switch {
+	case e.Protocol == tenant.AnyProtocol && connections:
+		m := whole
+		m.opens = []form{{state: isOpener}, {state: noState}}
+		return []form{m}
+	case e.Protocol == tenant.AnyProtocol:
+		return []form{{opens: []form{{state: isOpener}, {state: noState}, broken}}}
+	case !e.Protocol.Tracked():
+		return headerForms(e, form{})
+	}
+	forms := trackedForms(e)
+	if !connections {
+		forms = append(forms, headerForms(e, broken)...)
+	}
+	return forms
+}
+
+func trackedForms(e *tenant.Entry) []form {
+	base := whole
+	base.state = isTracked
+	base.fields = []flow.FieldMatch{flow.Eq(flow.CTIPProto, uint64(e.Protocol))}
+	forms := portForms(e, base, flow.CTPortSrc, flow.CTPortDst)
+	for i := range forms {
+		forms[i].opens = []form{{state: isOpener}}
+	}
+	return forms
+}
+
+func headerForms(e *tenant.Entry, base form) []form {
+	ports := map[tenant.Protocol][2]flow.Field{
+		tenant.TCP: {flow.TCPSrc, flow.TCPDst}, tenant.UDP: {flow.UDPSrc, flow.UDPDst},
+		tenant.SCTP: {flow.SCTPSrc, flow.SCTPDst}, tenant.ICMP: {flow.ICMPType, flow.ICMPCode},
+	}[e.Protocol]
+	base.fields = []flow.FieldMatch{isProto(uint64(e.Protocol))}
+	forms := portForms(e, base, ports[0], ports[1])
+	for i := range forms {
+		forms[i].opens = []form{{}}
+	}
+	return forms
+}
+
+// portForms narrows a form to the entry's ports, or to its ICMP type and code.
+func portForms(e *tenant.Entry, base form, src, dst flow.Field) []form {
+	if e.Protocol == tenant.ICMP {
+		for f, v := range map[flow.Field]tenant.OptionalByte{src: e.ICMPType, dst: e.ICMPCode} {
+			if v, ok := v.Value(); ok {
+				base.fields = append(base.fields, flow.Eq(f, uint64(v)))
+			}
+		}
+		return []form{base}
+	}
+	var forms []form
+	for _, s := range portPieces(src, e.SourcePort) {
+		for _, d := range portPieces(dst, e.DestinationPort) {
+			forms = append(forms, base.and(form{fields: slices.Concat(s, d)}))
+		}
+	}
+	return forms
+}
+
+func portPieces(f flow.Field, r tenant.PortRange) [][]flow.FieldMatch {
+	if r.Any() {
+		return [][]flow.FieldMatch{nil}
+	}
+	var pieces [][]flow.FieldMatch
+	for _, p := range flow.PortRange(f, r.From, r.To) {
+		pieces = append(pieces, []flow.FieldMatch{p})
+	}
+	return pieces
+}
+
+// entry adds an entry's flows. Where its packets are counted, or its sender is told, those of
+// this host's vports have a flow of their own. What is logged has another above.
+func (a asking) entry(f *fragment, o object) {
+	if o.policy.Direction != a.direction {
+		return
+	}
+	e, at := o.rule.entry, flowPriority(o.rule.entry)
+	decide := set(isSet(bitDenied).of(regFlags))
+	if e.Action == tenant.Forward {
+		decide = set(isSet(bitAllowed).of(regFlags))
+		if !e.Stateful {
+			decide = set(isSet(bitAllowed | bitStateless).of(regFlags))
+		}
+	}
+	here, there := []flow.Action{decide}, []flow.Action{decide}
+	if e.Action == tenant.Reject {
+		here = []flow.Action{flow.Controller{MaxLen: rejectedBytes, UserData: Reject}, decide}
+	}
+	for _, m := range formsOf(e) {
+		local := form{flags: isClear(bitFromTunnel)}
+		if e.StatsLogging || e.Action == tenant.Reject {
+			f.add(a.entries, at, o.entryMatch(m.and(local)), here...)
+			f.add(a.entries, at, o.entryMatch(m.and(form{flags: isSet(bitFromTunnel)})), there...)
+		} else {
+			f.add(a.entries, at, o.entryMatch(m), here...)
+		}
+		if !e.FlowLogging {
+			continue
+		}
+		for _, opens := range m.opens {
+			f.add(a.entries, at+1, o.entryMatch(m.and(opens).and(local)),
+				append([]flow.Action{flow.Controller{MaxLen: headerBytes, UserData: Log}}, here...)...)
+		}
+	}
+}
+
+func (o object) entryMatch(m form) flow.Match {
+	undecided := isClear(bitAllowed | bitDenied)
+	fields := []flow.FieldMatch{isIPv4(), inDomain(o), elementOf(o.policy, o.rule.entry).match(),
+		m.flags.and(o.rule.flags).and(undecided).of(regFlags), m.state.of(flow.CTState)}
+	if dscp, ok := o.rule.entry.DSCP.Value(); ok {
+		fields = append(fields, flow.Eq(flow.IPDSCP, uint64(dscp)))
+	}
+	return flow.NewMatch(slices.Concat(fields, o.rule.sides, m.fields)...)
+}
