@@ -55,6 +55,7 @@ func (c *Direct) mac() tenant.MAC {
 // is, but for its name; what an earlier start has left is removed first. After an error
 // nothing is left, or is removed as soon as the store and the switch allow: see Refuse. A
 // namespace that is not there, since the container has just ended, is link.ErrNamespace.
+// Unlike a verb it is ended by its context's cancellation, too.
 func (d *Driver) Attach(ctx context.Context, c Direct) error {
 	if err := checkDockerID("container", c.ContainerID); err != nil {
 		return err
@@ -64,8 +65,10 @@ func (d *Driver) Attach(ctx context.Context, c Direct) error {
 	} else if e.serves(&c) {
 		return d.Enrich(ctx, c.ContainerID, c.ContainerID, c.ContainerName)
 	}
+	caller := ctx
 	ctx, cancel := begin(ctx, undoTime)
 	defer cancel()
+	defer context.AfterFunc(caller, cancel)()
 	unlock, err := d.locks.lock(ctx, "endpoint "+short(c.ContainerID))
 	if err != nil {
 		return err
@@ -73,7 +76,7 @@ func (d *Driver) Attach(ctx context.Context, c Direct) error {
 	defer unlock()
 	e, name, err := d.attachDirect(ctx, &c)
 	if err != nil {
-		return fmt.Errorf("container %s: %w", c.ContainerName, err)
+		return err
 	}
 	d.Log.WithFields(fields(e)).WithField("interface", name).Info("container attached")
 	// Only now, so that the container is never missing in a list.

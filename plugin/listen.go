@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -53,6 +54,15 @@ func or(v, def string) string {
 func (p Places) api() string    { return filepath.Join(p.Run, "nuage/api.sock") }
 func (p Places) ovsdb() string  { return filepath.Join(p.Run, "openvswitch/db.sock") }
 func (p Places) docker() string { return filepath.Join(p.Run, "docker.sock") }
+
+// netns is where a container's network namespace is, which Docker calls by its path under
+// /var/run.
+func (p Places) netns(key string) string {
+	if rest, ok := strings.CutPrefix(strings.TrimPrefix(key, "/var"), "/run/"); ok {
+		return filepath.Join(p.Run, rest)
+	}
+	return key
+}
 
 // listen opens a unix socket that only root may use. A socket file that nobody answers
 // on is left from an earlier life and is replaced; one that somebody answers on is not.

@@ -21,6 +21,7 @@ import (
 	"nuage/ipam"
 	"nuage/ovs"
 	"nuage/ovs/agent"
+	"nuage/plugin/monitor"
 	"nuage/plugin/vm"
 )
 
@@ -36,7 +37,8 @@ const (
 // node is all of nuage on one host, wired:
 //
 //	dockerd ──► wire ──► driver, ipam ──► store ──► feed ──► agent ──► bridge
-//	nuagectl ─► vsd ─────────────────────┘                (flows; ports by the driver)
+//	dockerd ◄── monitor ──► driver        │                (flows; ports by the driver)
+//	nuagectl ─► vsd ─────────────────────┘
 type node struct {
 	settings Settings
 	places   Places
@@ -54,6 +56,7 @@ type node struct {
 	driver   *driver.Driver
 	machines *vm.Watcher
 	engine   *engine
+	monitor  *monitor.Monitor
 }
 
 // run listens, then starts everything and keeps it going until ctx ends. Nothing but a
@@ -99,6 +102,9 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.machines.Run, n.engine.run, n.keep, n.keepCertificate} {
 		parts.Go(func() error { return part(work) })
 	}
+	// The monitor ends with ctx: what it is attaching then needs the others to be undone.
+	watching := make(chan error, 1)
+	go func() { watching <- n.monitor.Run(ctx) }()
 	<-ctx.Done()
 	log.Info("nuage stops; containers go on")
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopWithin)
@@ -106,9 +112,10 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 	for _, s := range servers {
 		s.Shutdown(end)
 	}
+	watched := <-watching
 	n.driver.Wait()
 	stop()
-	err = parts.Wait()
+	err = errors.Join(watched, parts.Wait())
 	n.links.Close()
 	return errors.Join(err, n.journal.Close())
 }
@@ -142,9 +149,10 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 		Autocreate: settings.Autocreate, Global: settings.Scope == "global", Log: log.WithField("part", "ipam")})
 	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: n.ipam, Ports: ports{n.bridge}, Flows: n.agent,
 		Links: n.links, Journal: n.journal, Enterprise: settings.Enterprise, Autocreate: settings.Autocreate,
-		MTU: settings.MTU, MaxMTU: n.maxMTU, Scope: settings.Scope, Log: log.WithField("part", "driver")})
+		MTU: settings.MTU, MaxMTU: n.maxMTU, Scope: settings.Scope, Problem: settings.Err(), Log: log.WithField("part", "driver")})
 	n.machines = vm.New(vm.Config{Host: n.host, Store: n.store, Switch: n.bridge, Addresses: n.ipam, Flows: n.agent, Enterprise: settings.Enterprise,
 		Autocreate: settings.Autocreate, Refuse: settings.Err, Log: log.WithField("part", "machines")})
+	n.monitor = monitor.New(monitor.Config{Socket: places.docker(), Driver: n.driver, Netns: places.netns, Log: log.WithField("part", "monitor")})
 	n.engine = &engine{socket: places.docker(), drivers: driverNames, seen: n.seen, log: log.WithField("part", "docker")}
 	return n, nil
 }
