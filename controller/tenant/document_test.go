@@ -117,7 +117,7 @@ func counter() func() string {
 	return func() string { n++; return fmt.Sprintf("00000000-0000-0000-0000-%012d", n) }
 }
 
-func mustParse(t testing.TB, text string) []Document {
+func mustParse(t fataler, text string) []Document {
 	t.Helper()
 	docs, err := ParseDocuments([]byte(text))
 	if err != nil {

@@ -163,3 +163,9 @@ func (r RuleEntry) String() string {
 	}
 	return text
 }
+
+// oneLineText is a rule as a line of a file.
+func oneLineText(r RuleEntry) (string, error) {
+	text, err := yaml.Marshal(r)
+	return strings.TrimSpace(string(text)), err
+}

@@ -67,6 +67,12 @@ func (s *State) sideOf(side Side) SideEntry {
 	return x
 }
 
+// LimiterTarget is what a limiter is on, in words: "zone DockerZone", "domain".
+func (s *State) LimiterTarget(l *RateLimiter) string {
+	on := s.limiterOf(l)
+	return on.target()
+}
+
 func (s *State) limiterOf(l *RateLimiter) LimiterEntry {
 	x := LimiterEntry{On: l.On.Kind, Direction: l.Direction, Rate: l.Rate, Burst: l.Burst}
 	if l.On.Kind != KindDomain {
