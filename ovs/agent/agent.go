@@ -35,6 +35,18 @@ type Switch interface {
 	// Apply does all of the difference or nothing. An *openflow.Error in its error means
 	// that the switch looked at it and refused.
 	Apply(ctx context.Context, d flow.Diff) error
+	// Meters, and what they have dropped; SetMeter changes one in place, DeleteMeter deletes
+	// the flows that use it too.
+	Meters(ctx context.Context) ([]openflow.Meter, error)
+	MeterStats(ctx context.Context) ([]openflow.MeterStats, error)
+	SetMeter(ctx context.Context, m openflow.Meter) error
+	DeleteMeter(ctx context.Context, id uint32) error
+	// ConntrackLimits bound the connections of zones; 0 is none.
+	ConntrackLimits(ctx context.Context) (map[uint16]ovs.ConntrackLimit, error)
+	SetConntrackLimit(ctx context.Context, zone uint16, limit uint32) error
+	// SetShaping bounds what a port sends to its link, and returns when that is in force.
+	SetShaping(ctx context.Context, port string, s ovs.Shape) error
+	ClearShaping(ctx context.Context, port string) error
 	// PacketIns are the packets that flows send here. The agent is their one receiver.
 	PacketIns() <-chan openflow.PacketIn
 	PacketOut(ctx context.Context, actions []flow.Action, packet []byte) error
@@ -48,6 +60,8 @@ type Config struct {
 	Log    logrus.FieldLogger
 	// DHCP is what vports are told that ask.
 	DHCP DHCP
+	// ConntrackLimit is how many connections each domain may have here; 0 is any number.
+	ConntrackLimit uint32
 	// Readback is how often all flows are read back and drift is repaired; a minute if 0.
 	Readback time.Duration
 }
@@ -89,6 +103,8 @@ type Agent struct {
 	epoch uint64 // of the connection whose flows were read back; Run's alone
 	seen  bool   // the ports, at least once; Run's alone
 
+	counting *counting
+
 	mu         sync.Mutex
 	compiler   *pipeline.Compiler
 	compiled   int64                 // the state's revision that the compiler has seen
@@ -96,10 +112,12 @@ type Agent struct {
 	suspect    bool                  // what is known of the switch is to be read back
 	pending    map[flow.Key]struct{} // identities that may differ between desired and programmed
 	refused    map[tenant.Key]error  // objects left out until they change or are read back
-	status     Status                // without maps
-	begun      uint64                // rounds of the loop
-	done       uint64                // the last round that is over
-	moved      chan struct{}         // closed and replaced after each round
+	has        equipment
+	shapes     map[string]shaped // by port
+	status     Status            // without maps
+	begun      uint64            // rounds of the loop
+	done       uint64            // the last round that is over
+	moved      chan struct{}     // closed and replaced after each round
 }
 
 // New is an agent that does nothing until Run.
@@ -117,6 +135,9 @@ func New(conf Config) *Agent {
 		programmed: flow.Set{},
 		pending:    map[flow.Key]struct{}{},
 		refused:    map[tenant.Key]error{},
+		has:        equipment{refused: map[openflow.Meter]bool{}, ours: map[uint16]struct{}{}},
+		shapes:     map[string]shaped{},
+		counting:   newCounting(),
 		status:     Status{Err: fmt.Errorf("agent: not started")},
 		moved:      make(chan struct{}),
 	}
@@ -137,6 +158,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer beside.Wait()
 	beside.Go(func() { a.answer(ctx) })
 	beside.Go(func() { a.keepPrimed(ctx) })
+	beside.Go(func() { a.keepShaped(ctx) })
 
 	a.distrust()
 	pause := time.Duration(0)
@@ -201,6 +223,9 @@ func (a *Agent) compile(changes *tenant.Subscription) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.compiler.SetPorts(ports, tunnel)
+		for _, k := range keys {
+			delete(a.refused, k)
+		}
 		for _, id := range a.compiler.Update(s, keys) {
 			a.pending[id] = struct{}{}
 			a.reconsider(id)

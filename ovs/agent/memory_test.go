@@ -23,26 +23,29 @@ import (
 // of which a part is refused, and it reports an add that changes nothing, which would
 // have reset a counter.
 type memory struct {
-	mu      sync.Mutex
-	flows   flow.Set
-	ports   map[string]ovs.Port
-	epoch   uint64
-	known   uint64 // the epoch that was read back: before it, an agent cannot know better
-	down    bool
-	blind   bool                  // the ports are not known yet
-	fail    func(flow.Diff) error // before the effect
-	lose    func(flow.Diff) error // after the effect: the answer is lost
-	refuse  func(flow.Flow) bool
-	defects []string
-	applied int
-	changed chan struct{}
-	packets chan openflow.PacketIn
-	sent    []sent
+	mu     sync.Mutex
+	flows  flow.Set
+	ports  map[string]ovs.Port
+	epoch  uint64
+	known  uint64 // the epoch that was read back: before it, an agent cannot know better
+	down   bool
+	blind  bool                  // the ports are not known yet
+	fail   func(flow.Diff) error // before the effect
+	lose   func(flow.Diff) error // after the effect: the answer is lost
+	refuse func(flow.Flow) bool
+	gear   gear
+
+	refuseMeter func(openflow.Meter) bool
+	defects     []string
+	applied     int
+	changed     chan struct{}
+	packets     chan openflow.PacketIn
+	sent        []sent
 }
 
 func newMemory() *memory {
 	return &memory{flows: flow.Set{}, ports: map[string]ovs.Port{}, epoch: 1, changed: make(chan struct{}, 1),
-		packets: make(chan openflow.PacketIn, 100)}
+		packets: make(chan openflow.PacketIn, 100), gear: newGear()}
 }
 
 func (m *memory) do(f func()) {
@@ -59,8 +62,8 @@ func (m *memory) port(name string, n uint32) {
 	m.do(func() { m.ports[name] = ovs.Port{Name: name, OFPort: n, Confirmed: true} })
 }
 
-// reboot loses all flows, as a restart of ovs-vswitchd does.
-func (m *memory) reboot() { m.do(func() { m.flows = flow.Set{}; m.epoch++ }) }
+// reboot loses all flows and what goes with them, as a restart of ovs-vswitchd does.
+func (m *memory) reboot() { m.do(func() { m.flows, m.gear = flow.Set{}, newGear(); m.epoch++ }) }
 
 func (m *memory) Ports() map[string]ovs.Port {
 	m.mu.Lock()
@@ -103,13 +106,13 @@ func (m *memory) Flows(_ context.Context, filter ovs.FlowFilter) ([]flow.Stats, 
 	if m.down {
 		return nil, ovs.ErrUnavailable
 	}
-	if filter.Cookie == nil {
+	if filter == (ovs.FlowFilter{}) {
 		m.known = m.epoch
 	}
 	var all []flow.Stats
 	for _, f := range m.flows {
-		if filter.Cookie == nil || *filter.Cookie == f.Cookie {
-			all = append(all, flow.Stats{Flow: f})
+		if (filter.Cookie == nil || *filter.Cookie == f.Cookie) && (filter.Table == nil || *filter.Table == f.Table) {
+			all = append(all, flow.Stats{Flow: f, Packets: m.gear.counts[f.Key()], Bytes: 100 * m.gear.counts[f.Key()]})
 		}
 	}
 	return all, nil
@@ -130,6 +133,9 @@ func (m *memory) Apply(_ context.Context, d flow.Diff) error {
 		if m.refuse != nil && m.refuse(f) {
 			return fmt.Errorf("apply: %w", &openflow.Error{Name: "OFPBMC_BAD_FIELD", Flow: &f})
 		}
+		if id := usedMeter(f); id != 0 && m.gear.meters[id].ID == 0 {
+			return fmt.Errorf("apply: %w", &openflow.Error{Name: "OFPMMFC_INVALID_METER", Flow: &f})
+		}
 	}
 	m.applied++
 	for _, f := range d.Delete {
@@ -137,6 +143,7 @@ func (m *memory) Apply(_ context.Context, d flow.Diff) error {
 			m.defects = append(m.defects, fmt.Sprintf("deletes what is not there: %v", f))
 		}
 		delete(m.flows, f.Key())
+		delete(m.gear.counts, f.Key())
 	}
 	for _, f := range d.Add {
 		if have, ok := m.flows[f.Key()]; ok && have.Equal(f) && m.known == m.epoch {
@@ -148,24 +155,6 @@ func (m *memory) Apply(_ context.Context, d flow.Diff) error {
 		return m.lose(d)
 	}
 	return nil
-}
-
-func (m *memory) PacketIns() <-chan openflow.PacketIn { return m.packets }
-
-func (m *memory) PacketOut(_ context.Context, actions []flow.Action, packet []byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.down {
-		return ovs.ErrUnavailable
-	}
-	m.sent = append(m.sent, sent{actions, packet})
-	return nil
-}
-
-// sent is one PacketOut.
-type sent struct {
-	actions []flow.Action
-	packet  []byte
 }
 
 // wrong compares the switch with the state.

@@ -31,17 +31,27 @@ func (a *Agent) program(ctx context.Context) error {
 		}
 		a.epoch = st.Epoch
 	}
-	return a.apply(ctx, a.groups())
+	if err := a.equip(ctx); err != nil {
+		return err
+	}
+	gs := a.groups()
+	a.countLeaving(ctx, gs)
+	if err := a.apply(ctx, gs); err != nil {
+		return err
+	}
+	return a.dismantle(ctx)
 }
 
 // readBack replaces what is known of the switch by what it says, and finds all that
 // differs. What the switch refused is tried again.
 func (a *Agent) readBack(ctx context.Context, first bool) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	stats, err := a.conf.Switch.Flows(ctx, ovs.FlowFilter{})
+	drift, err := a.readEquipment(ctx)
 	if err != nil {
-		return fmt.Errorf("switch: %w", err)
+		return err
+	}
+	stats, err := a.readFlows(ctx)
+	if err != nil {
+		return err
 	}
 	actual := make(flow.Set, len(stats))
 	for _, s := range stats {
@@ -81,13 +91,14 @@ func (a *Agent) readBack(ctx context.Context, first bool) error {
 	a.pending, a.programmed, a.suspect = pending, actual, false
 	clear(a.refused)
 	a.status.Readback = time.Now()
-	log := a.conf.Log.WithFields(logrus.Fields{"flows": len(actual), "missing": missing, "changed": changed, "foreign": foreign})
-	switch n := missing + changed + foreign; {
+	a.counting.keepOnly(actual)
+	log := a.conf.Log.WithFields(logrus.Fields{"flows": len(actual), "missing": missing, "changed": changed, "foreign": foreign, "meters": drift})
+	switch n := missing + changed + foreign + drift; {
 	case first:
 		log.Info("connected to the switch and read its flows")
 	case n > 0:
 		a.status.Repaired += n
-		log.Warn("flows had drifted and are being repaired")
+		log.Warn("flows or meters had drifted and are being repaired")
 	}
 	return nil
 }
@@ -178,6 +189,7 @@ func (a *Agent) apply(ctx context.Context, gs []group) error {
 
 // record notes what the switch has done.
 func (a *Agent) record(d flow.Diff) {
+	a.counting.forget(d.Delete)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, f := range d.Delete {

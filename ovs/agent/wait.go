@@ -11,7 +11,7 @@ import (
 )
 
 // WaitProgrammed returns nil once a vport of this host can be used: its port is confirmed
-// by ovs-vswitchd, its flows are applied, and the switch, asked for them, answers with
+// by ovs-vswitchd, its rate limiters are in force, its flows are applied, and the switch, asked for them, answers with
 // exactly those that the state calls for. What waiting cannot mend (a port that cannot be
 // used, an address that is another's, flows that the switch refuses) is an error at once;
 // anything else is one at ctx's end, and says what was still missing.
@@ -29,7 +29,7 @@ func (a *Agent) WaitProgrammed(ctx context.Context, vportID string) error {
 		}
 		return fmt.Errorf("vport %s: %w", v.Name, err)
 	}
-	if err := a.waitApplied(ctx, vportID); err != nil {
+	if err := a.waitApplied(ctx, v); err != nil {
 		return fmt.Errorf("vport %s: %w", v.Name, err)
 	}
 	return nil
@@ -43,8 +43,8 @@ func (a *Agent) vport(id string) (v *tenant.Vport) {
 // waitApplied asks for one more round of the loop, so that all that is in the state and
 // on the bridge by now has been looked at, and then compares with the switch. It asks
 // again after every round until the two agree.
-func (a *Agent) waitApplied(ctx context.Context, vportID string) error {
-	k := tenant.Key{Kind: tenant.KindVport, ID: vportID}
+func (a *Agent) waitApplied(ctx context.Context, v *tenant.Vport) error {
+	k := tenant.Key{Kind: tenant.KindVport, ID: v.ID}
 	a.mu.Lock()
 	wanted := a.begun + 1
 	a.mu.Unlock()
@@ -67,6 +67,10 @@ func (a *Agent) waitApplied(ctx context.Context, vportID string) error {
 		case len(want) == 0:
 			return fmt.Errorf("%w in the state of this host any more", tenant.ErrNotFound)
 		default:
+			if err := a.unshaped(v.Interface); err != nil {
+				missing = err.Error()
+				break
+			}
 			lack, err := a.lacks(ctx, k, want)
 			if err == nil && lack == 0 {
 				return nil

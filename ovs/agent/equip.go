@@ -1,0 +1,241 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"nuage/controller/tenant"
+	"nuage/ovs/flow"
+	"nuage/ovs/openflow"
+	"nuage/ovs/pipeline"
+)
+
+// packetsToAgent bounds what all flows together send here, before it costs the agent
+// anything: each answer and each line has a bound of its own beside.
+var packetsToAgent = openflow.Meter{ID: openflow.ControllerMeter, Rate: 2000, Burst: 1000, Packets: true}
+
+// equipment is what the switch has beside flows, as last known: meters, which it loses with
+// them, and the bounds of conntrack zones. It is guarded by the Agent's mu; only Run changes
+// the switch.
+type equipment struct {
+	meters  map[uint32]openflow.Meter
+	refused map[openflow.Meter]bool // by the switch; until they are read back
+	// zones are the limits of conntrack zones; nil if they could not be read. The switch may
+	// have limits that are not ours: those of ours are those that were set here.
+	zones map[uint16]uint32
+	ours  map[uint16]struct{}
+	why   string // the last complaint about zones
+}
+
+// readEquipment replaces what is known of the equipment by what the switch says, and
+// returns how much of it is not as it was left.
+func (a *Agent) readEquipment(ctx context.Context) (drift int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	all, err := a.conf.Switch.Meters(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("switch: %w", err)
+	}
+	meters := make(map[uint32]openflow.Meter, len(all))
+	for _, m := range all {
+		meters[m.ID] = m
+	}
+	zones := a.readZones(ctx)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, m := range a.has.meters {
+		if meters[id] != m {
+			drift++
+		}
+	}
+	for id := range meters {
+		if _, known := a.has.meters[id]; !known && id != openflow.SlowpathMeter {
+			drift++
+		}
+	}
+	for zone := range a.has.ours {
+		if zones != nil && zones[zone] != a.has.zones[zone] {
+			drift++
+		}
+	}
+	a.has.meters, a.has.zones = meters, zones
+	clear(a.has.refused)
+	return drift, nil
+}
+
+// readZones are the limits of conntrack zones; nil if they cannot be read. That is no
+// reason to keep flows from the switch.
+func (a *Agent) readZones(ctx context.Context) map[uint16]uint32 {
+	all, err := a.conf.Switch.ConntrackLimits(ctx)
+	if a.complain(err); err != nil {
+		return nil
+	}
+	zones := make(map[uint16]uint32, len(all))
+	for zone, l := range all {
+		zones[zone] = l.Limit
+	}
+	return zones
+}
+
+// complain says once why conntrack zones are not bounded.
+func (a *Agent) complain(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	why := ""
+	if err != nil {
+		why = err.Error()
+	}
+	if why != a.has.why && why != "" {
+		a.conf.Log.WithError(err).Warn("the connections of domains are not bounded")
+	}
+	a.has.why = why
+}
+
+// equip makes what flows rely on, before they are programmed. A meter that the switch
+// refuses keeps its vport's flows as they are.
+func (a *Agent) equip(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, m := range a.lackingMeters() {
+		err := a.conf.Switch.SetMeter(ctx, m)
+		var refusal *openflow.Error
+		if err != nil && !errors.As(err, &refusal) {
+			a.distrust()
+			return fmt.Errorf("switch: %w", err)
+		}
+		a.noteMeter(m, err)
+	}
+	a.boundZones(ctx)
+	return nil
+}
+
+// lackingMeters are those that the switch has not, or otherwise.
+func (a *Agent) lackingMeters() (lacking []openflow.Meter) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	lacks := func(m openflow.Meter) {
+		if a.has.meters[m.ID] != m && !a.has.refused[m] {
+			lacking = append(lacking, m)
+		}
+	}
+	lacks(packetsToAgent)
+	for id, r := range a.compiler.Meters() {
+		lacks(meter(id, r))
+	}
+	return lacking
+}
+
+// meter is a rate in the switch's units, of which there is at least one.
+func meter(id uint32, r pipeline.Limit) openflow.Meter {
+	kilo := func(bits uint64) uint32 { return uint32(min(max(bits/1000, 1), 1<<32-1)) }
+	return openflow.Meter{ID: id, Rate: kilo(r.Rate), Burst: kilo(r.Burst)}
+}
+
+// noteMeter notes that the switch has a meter now, or has refused it.
+func (a *Agent) noteMeter(m openflow.Meter, refusal error) {
+	a.counting.forgetMeter(m.ID)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	id, known := a.compiler.VportAt(m.ID)
+	k := tenant.Key{Kind: tenant.KindVport, ID: id}
+	switch {
+	case refusal == nil:
+		a.has.meters[m.ID] = m
+		delete(a.refused, k)
+		return
+	case known:
+		a.refused[k] = fmt.Errorf("rate limiter: %w", refusal)
+	}
+	a.has.refused[m] = true
+	a.conf.Log.WithError(refusal).WithField("vport", id).Error("the switch refuses a rate limiter; its vport's flows stay as they are")
+}
+
+// dismantle removes the meters and limits that nothing relies on any more, after the flows
+// are programmed: the switch deletes a deleted meter's flows.
+func (a *Agent) dismantle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, id := range a.idleMeters() {
+		if err := a.conf.Switch.DeleteMeter(ctx, id); err != nil {
+			a.distrust()
+			return fmt.Errorf("switch: %w", err)
+		}
+		a.mu.Lock()
+		delete(a.has.meters, id)
+		a.mu.Unlock()
+		a.counting.forgetMeter(id)
+	}
+	return nil
+}
+
+// idleMeters are those that should not be there, but for those that the flows of a refused
+// object still use.
+func (a *Agent) idleMeters() (idle []uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	wanted := a.compiler.Meters()
+	for id := range a.has.meters {
+		if _, ok := wanted[id]; !ok && id != packetsToAgent.ID && id != openflow.SlowpathMeter {
+			idle = append(idle, id)
+		}
+	}
+	if len(idle) == 0 || len(a.refused) == 0 {
+		return idle
+	}
+	used := map[uint32]bool{}
+	for _, f := range a.programmed {
+		if len(f.Actions) > 0 {
+			if m, ok := f.Actions[0].(flow.MeterAction); ok {
+				used[m.ID] = true
+			}
+		}
+	}
+	free := idle[:0]
+	for _, id := range idle {
+		if !used[id] {
+			free = append(free, id)
+		}
+	}
+	return free
+}
+
+// boundZones sets the limits of the zones in use, and removes those that were set here of
+// zones that are not. What it cannot do it tries again when the switch is read back.
+func (a *Agent) boundZones(ctx context.Context) {
+	for zone, limit := range a.lackingLimits() {
+		err := a.conf.Switch.SetConntrackLimit(ctx, zone, limit)
+		if a.complain(err); err != nil {
+			a.mu.Lock()
+			a.has.zones = nil
+			a.mu.Unlock()
+			return
+		}
+		a.mu.Lock()
+		if a.has.zones[zone] = limit; limit == 0 {
+			delete(a.has.zones, zone)
+			delete(a.has.ours, zone)
+		} else {
+			a.has.ours[zone] = struct{}{}
+		}
+		a.mu.Unlock()
+	}
+}
+
+func (a *Agent) lackingLimits() map[uint16]uint32 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.has.zones == nil {
+		return nil
+	}
+	lacking := map[uint16]uint32{}
+	for zone := range a.has.ours {
+		lacking[zone] = 0
+	}
+	for zone := range a.compiler.Zones() {
+		lacking[zone] = a.conf.ConntrackLimit
+	}
+	maps.DeleteFunc(lacking, func(zone uint16, limit uint32) bool { return a.has.zones[zone] == limit })
+	return lacking
+}
