@@ -50,7 +50,7 @@ func (s Shape) canonical() (Shape, error) {
 //
 // Use it in the kernel's datapath only. In the userspace datapath ovs-vswitchd sends for
 // all ports by one socket, whose buffer holds some 90 frames: one port with a full queue
-// makes it drop the frames of all others. A meter does not.
+// makes it drop the frames of all others. A meter does not; docs/limits.md has figures.
 func (b *Bridge) SetShaping(ctx context.Context, name string, s Shape) error {
 	s, err := s.canonical()
 	if err == nil {
