@@ -206,3 +206,34 @@ func whenShown(s *Store, id string) time.Time {
 		<-moved
 	}
 }
+
+// BenchmarkEntries times the creation of a policy's entries, one after another and by a plan.
+func BenchmarkEntries(b *testing.B) {
+	s, _ := start(b, Config{Dir: b.TempDir()})
+	ctx := context.Background()
+	w := newWard(b, s, "D")
+	mustFollow(b, s, w.p.Domain.ID)
+	priority := uint32(0)
+	next := func() tenant.Entry {
+		priority++
+		return change(w.entry(priority, side(tenant.SidePolicyGroup, w.web.ID), side(tenant.SideNetworkMacro, w.corp.ID)), func(e *tenant.Entry) { e.DomainID = w.p.Domain.ID })
+	}
+	b.Run("Create", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.CreateEntry(ctx, next()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("Apply", func(b *testing.B) {
+		var steps []tenant.Step
+		for range b.N {
+			e := next()
+			steps = append(steps, creation(tenant.KindEntry, &e))
+		}
+		b.ResetTimer()
+		if done, err := s.Apply(ctx, steps); err != nil {
+			b.Fatalf("%d: %v", done, err)
+		}
+	})
+}

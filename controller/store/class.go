@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -31,27 +30,38 @@ type class[T comparable, P pointer[T]] struct {
 
 func (c class[T, P]) create(ctx context.Context, s *Store, v T) (T, error) {
 	s.born(P(&v).Base())
-	return create(ctx, s, v, func(r *reader) error { return c.lookNew(r, v) }, c.add)
+	return c.write(ctx, s, v, true, c.add)
 }
 
 func (c class[T, P]) update(ctx context.Context, s *Store, v T) (T, error) {
-	return create(ctx, s, v, func(r *reader) error { return c.look(r, v) },
-		func(st *tenant.State, t *txn, want P) error { return c.change(s, st, t, want) })
+	return c.write(ctx, s, v, false, c.change(s))
 }
 
-func (c class[T, P]) lookNew(r *reader, v T) error {
-	return errors.Join(c.read(r, &v, nil), r.rivals(c.entry(&v)))
+func (c class[T, P]) write(ctx context.Context, s *Store, v T, fresh bool, plan func(*tenant.State, *txn, P) error) (T, error) {
+	return create(ctx, s, v, func(r *reader) error {
+		e, ok, err := c.look(r, v, fresh)
+		if err != nil || !ok {
+			return err
+		}
+		return r.rivals(e)
+	}, plan)
 }
 
-func (c class[T, P]) look(r *reader, v T) error {
-	if _, err := r.object(P(&v).Base().ID); err != nil {
-		return err
+// look reads what the plan of an object looks at, and returns the object's entry, whose
+// rivals are to be read; none for what the plan refuses anyway.
+func (c class[T, P]) look(r *reader, v T, fresh bool) (e entry, ok bool, err error) {
+	var have P
+	if !fresh {
+		id := P(&v).Base().ID
+		if _, err := r.object(id); err != nil {
+			return e, false, err
+		}
+		if have = c.of(r.st)[id]; have == nil || c.fix(&v, have) != nil {
+			return e, false, nil
+		}
 	}
-	have := c.of(r.st)[P(&v).Base().ID]
-	if have == nil || c.fix(&v, have) != nil {
-		return nil // the plan says so
-	}
-	return errors.Join(c.read(r, &v, have), r.rivals(c.entry(&v)))
+	err = c.read(r, &v, have)
+	return c.entry(&v), err == nil, err
 }
 
 // add plans the creation of an object, on a state that it is added to.
@@ -67,23 +77,25 @@ func (c class[T, P]) add(st *tenant.State, t *txn, v P) error {
 }
 
 // change plans the update of an object, unless it is as wanted.
-func (c class[T, P]) change(s *Store, st *tenant.State, t *txn, want P) error {
-	have, err := known(st, c.kind, c.of(st), *want.Base())
-	if err != nil {
-		return err
+func (c class[T, P]) change(s *Store) func(*tenant.State, *txn, P) error {
+	return func(st *tenant.State, t *txn, want P) error {
+		have, err := known(st, c.kind, c.of(st), *want.Base())
+		if err != nil {
+			return err
+		}
+		if err := c.fix(want, have); err != nil {
+			return c.entry(have).called(err)
+		}
+		if err := c.plan(st, t, want, have); err != nil {
+			return err
+		}
+		*want.Base() = carry(have.Base(), want.Base())
+		if *want == *have {
+			return nil
+		}
+		want.Base().Updated = s.now()
+		return t.change(st, c.entry(have), c.entry(want))
 	}
-	if err := c.fix(want, have); err != nil {
-		return c.entry(have).called(err)
-	}
-	if err := c.plan(st, t, want, have); err != nil {
-		return err
-	}
-	*want.Base() = carry(have.Base(), want.Base())
-	if *want == *have {
-		return nil
-	}
-	want.Base().Updated = s.now()
-	return t.change(st, c.entry(have), c.entry(want))
 }
 
 // create commits what plan makes of a copy of v, anew at each attempt.

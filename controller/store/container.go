@@ -88,7 +88,7 @@ var subnets = class[tenant.Subnet, *tenant.Subnet]{
 	},
 	read: func(r *reader, n, have *tenant.Subnet) error {
 		if have == nil {
-			return errors.Join(r.around(n.ZoneID), r.used(classVNI))
+			return errors.Join(r.around(n.ZoneID), r.around(n.DomainID), r.used(classVNI))
 		}
 		if n.CIDR == have.CIDR && n.Gateway == have.Gateway {
 			return nil

@@ -203,7 +203,7 @@ func (t *txn) reindex(st *tenant.State, have, want entry) error {
 	now := want.index()
 	for _, key := range old {
 		if !slices.Contains(now, key) {
-			t.delete(key)
+			t.unclaim(key)
 		}
 	}
 	for _, key := range now {

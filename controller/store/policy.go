@@ -90,7 +90,9 @@ var rules = class[tenant.Entry, *tenant.Entry]{
 		return errors.Join(fixed("domain", have.DomainID, &want.DomainID), fixed("policy", have.PolicyID, &want.PolicyID))
 	},
 	read: func(r *reader, e, _ *tenant.Entry) (err error) {
-		if e.DomainID == "" {
+		if p := r.st.Policies[e.PolicyID]; e.DomainID == "" && p != nil {
+			e.DomainID = p.DomainID
+		} else if e.DomainID == "" {
 			if e.DomainID, err = r.object(e.PolicyID); err != nil {
 				return err
 			}

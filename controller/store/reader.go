@@ -22,10 +22,11 @@ type reader struct {
 	// numbers are those in use, of the classes asked for, with their holders' IDs.
 	numbers map[string]map[uint32]string
 	held    map[string]string // index keys that were read, with what they hold
+	asked   map[string]bool   // what was read already: keys, and prefixes of what lies around
 }
 
 func (s *Store) reader(ctx context.Context, ses *session) *reader {
-	return &reader{ctx: ctx, client: ses.client, store: s, st: tenant.NewState(), numbers: map[string]map[uint32]string{}, held: map[string]string{}}
+	return &reader{ctx: ctx, client: ses.client, store: s, st: tenant.NewState(), numbers: map[string]map[uint32]string{}, held: map[string]string{}, asked: map[string]bool{}}
 }
 
 // get reads ranges, in one request. Of the keys of objects the objects come into the state,
@@ -57,9 +58,17 @@ func (r *reader) at(key string, opts ...clientv3.OpOption) clientv3.Op {
 	return clientv3.OpGet(key, append(opts, clientv3.WithRev(r.st.Revision))...)
 }
 
+// first tells whether something has not been asked for before.
+func (r *reader) first(what string) bool {
+	asked := r.asked[what]
+	r.asked[what] = true
+	return !asked
+}
+
 // objects reads the objects, or indexes, of the keys.
 func (r *reader) objects(keys ...string) error {
 	const most = 100
+	keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return !r.first(key) })
 	for some := range slices.Chunk(keys, most) {
 		ops := make([]clientv3.Op, len(some))
 		for i, key := range some {
@@ -103,7 +112,7 @@ func (r *reader) object(id string) (domain string, err error) {
 // enterprise, zones and subnets.
 func (r *reader) around(id string) error {
 	domain, err := r.object(id)
-	if err != nil || domain == "" {
+	if err != nil || domain == "" || !r.first(domainPrefix(domain)) {
 		return err
 	}
 	prefix := domainPrefix(domain)
@@ -156,6 +165,9 @@ func (r *reader) rivals(entries ...entry) error {
 func (r *reader) used(classes ...string) error {
 	for _, class := range classes {
 		prefix := numberPrefix(class)
+		if !r.first(prefix) {
+			continue
+		}
 		kvs, err := r.get(r.at(prefix, clientv3.WithPrefix()))
 		if err != nil {
 			return err
@@ -173,6 +185,9 @@ func (r *reader) used(classes ...string) error {
 // contents reads all vports and leases of a domain, and the networks of all hosts.
 func (r *reader) contents(domain string) error {
 	for _, prefix := range []string{domainPrefix(domain), root + "networks/"} {
+		if !r.first("all of " + prefix) {
+			continue
+		}
 		if err := r.scan(prefix, prefixEnd(prefix)); err != nil {
 			return err
 		}

@@ -13,9 +13,10 @@ import (
 type txn struct {
 	conditions []clientv3.Cmp
 	operations []clientv3.Op
-	made       map[string]bool              // keys that the transaction itself writes
+	made       map[string]bool              // keys that the transaction itself writes; false: deletes
 	used       map[string]map[uint32]string // class → number in use → the ID that has it
 	held       map[string]string            // index key → what it was seen to hold
+	twice      bool                         // a key is written twice, which etcd refuses
 	err        error
 }
 
@@ -69,14 +70,22 @@ func (t *txn) put(key string, value any) {
 }
 
 func (t *txn) set(key, value string) {
-	t.made[key] = true
+	t.once(key, true)
 	t.operations = append(t.operations, clientv3.OpPut(key, value))
 }
 
 func (t *txn) delete(keys ...string) {
 	for _, key := range keys {
+		t.once(key, false)
 		t.operations = append(t.operations, clientv3.OpDelete(key))
 	}
+}
+
+func (t *txn) once(key string, there bool) {
+	if _, again := t.made[key]; again {
+		t.twice = true
+	}
+	t.made[key] = there
 }
 
 func (t *txn) deletePrefix(prefix string) {
@@ -87,6 +96,15 @@ func (t *txn) deletePrefix(prefix string) {
 func (t *txn) claim(key, id string) {
 	t.absent(key)
 	t.set(key, id)
+	if t.held != nil {
+		t.held[key] = id
+	}
+}
+
+// unclaim gives a unique index key free.
+func (t *txn) unclaim(key string) {
+	t.delete(key)
+	delete(t.held, key)
 }
 
 // under are the index keys of a prefix among those held, without the prefix, in order.
