@@ -81,7 +81,7 @@ func TestMonitor(t *testing.T) {
 		t.Errorf("resolv.conf: %s", dns)
 	}
 	h.Docker("rm", "-f", "web", "vm", "stranger")
-	h.Eventually(5*time.Second, "nothing of the removed containers", func() error {
+	h.Eventually(10*time.Second, "nothing of the removed containers", func() error {
 		if vs, ps := h.Get("vports"), ports(h); len(vs) != 1 || len(ps) != 1 {
 			return errorf("vports %v, ports %v", vs, ps)
 		}
@@ -138,7 +138,7 @@ func TestMonitorRefuses(t *testing.T) {
 	refused := func(name, why string, flags ...string) string {
 		t.Helper()
 		c := h.Container(name, flags...)
-		h.Eventually(5*time.Second, c+" is refused", func() error {
+		h.Eventually(10*time.Second, c+" is refused", func() error {
 			if out := h.Nuagectl("get", "vports", c); !strings.Contains(out, "failed: "+why) {
 				return errorf("%s", out)
 			}
@@ -193,7 +193,7 @@ func TestMonitorLifecycle(t *testing.T) {
 		h.Reaches(c, peerIP, 63)
 	}
 	h.Docker("stop", "-t", "1", c)
-	h.Eventually(5*time.Second, "detached", func() error {
+	h.Eventually(10*time.Second, "detached", func() error {
 		if v := vport(h, c); v != nil {
 			return errorf("%v", v)
 		}
@@ -220,7 +220,7 @@ func TestMonitorLifecycle(t *testing.T) {
 	other := h.Name("renamed")
 	h.Docker("rename", c, other)
 	t.Cleanup(func() { h.TryDocker("rm", "-f", other) })
-	h.Eventually(5*time.Second, "the vport's new name", func() error {
+	h.Eventually(10*time.Second, "the vport's new name", func() error {
 		if v := vport(h, other); v == nil || v["id"] != before {
 			return errorf("%v", h.Get("vports"))
 		}
@@ -232,7 +232,7 @@ func TestMonitorLifecycle(t *testing.T) {
 	for range 3 {
 		h.Docker(append(append([]string{"run", "--rm"}, said(d, "front")...), host.Image, "app", "addr")...)
 	}
-	h.Eventually(5*time.Second, "nothing of those that ended", func() error {
+	h.Eventually(10*time.Second, "nothing of those that ended", func() error {
 		if vs := h.Get("vports", "--enterprise", d.Enterprise); len(vs) != 2 {
 			return errorf("%v", vs)
 		}
