@@ -48,11 +48,17 @@ func (a *api) vsd(w http.ResponseWriter, r *http.Request) error {
 		return a.object(w, r, s, res, path[1])
 	}
 	children := resourceOf(path[2])
-	if children == nil {
+	if children == nil && path[2] != "statistics" {
 		return noResource(r)
 	}
 	if _, found := res.find(s, path[1]); !found {
 		return notFound(res.words().rest, path[1])
+	}
+	if children == nil {
+		return statistics(w, r, s, path[0], path[1])
+	}
+	if r.Method == http.MethodPut {
+		return a.assign(w, r, s, path[0], path[1], path[2])
 	}
 	return a.collection(w, r, s, children, path[0], path[1])
 }
@@ -82,12 +88,15 @@ func (a *api) collection(w http.ResponseWriter, r *http.Request, s *tenant.State
 	case http.MethodGet, http.MethodHead:
 		return list(w, r, s, res, parent, parentID)
 	case http.MethodPost:
-		if res.words().parent != parent {
+		if res.words().parent != parent && !slices.Contains(res.words().others, parent) {
 			return fmt.Errorf("%w: %s are created under %s/ID/%s", errMethod, res.words().name, res.words().parent, res.words().name)
 		}
 		b, err := readBody(r)
 		if err != nil {
 			return err
+		}
+		if len(res.words().others) > 0 {
+			b["parentType"] = json.RawMessage(strconv.Quote(strings.TrimSuffix(parent, "s")))
 		}
 		made, err := res.create(r.Context(), a, s, parentID, b)
 		if err != nil {

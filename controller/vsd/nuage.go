@@ -195,17 +195,28 @@ func (a *api) execute(ctx context.Context, s tenant.Step) (err error) {
 	st, create := a.Store, s.Op == tenant.OpCreate
 	switch o := s.Object.(type) {
 	case *tenant.Enterprise:
-		err = oneOf(create, st.CreateEnterprise, st.UpdateEnterprise)(ctx, *o)
+		return oneOf(create, st.CreateEnterprise, st.UpdateEnterprise)(ctx, *o)
 	case *tenant.Domain:
-		err = oneOf(create, st.CreateDomain, st.UpdateDomain)(ctx, *o)
+		return oneOf(create, st.CreateDomain, st.UpdateDomain)(ctx, *o)
 	case *tenant.Zone:
-		err = oneOf(create, st.CreateZone, st.UpdateZone)(ctx, *o)
+		return oneOf(create, st.CreateZone, st.UpdateZone)(ctx, *o)
 	case *tenant.Subnet:
-		err = oneOf(create, st.CreateSubnet, st.UpdateSubnet)(ctx, *o)
-	default:
-		err = fmt.Errorf("plan: a step for a %T", s.Object)
+		return oneOf(create, st.CreateSubnet, st.UpdateSubnet)(ctx, *o)
+	case *tenant.NetworkMacro:
+		return oneOf(create, st.CreateNetworkMacro, st.UpdateNetworkMacro)(ctx, *o)
+	case *tenant.PolicyGroup:
+		return oneOf(create, st.CreatePolicyGroup, st.UpdatePolicyGroup)(ctx, *o)
+	case *tenant.Policy:
+		return oneOf(create, st.CreatePolicy, st.UpdatePolicy)(ctx, *o)
+	case *tenant.Entry:
+		if s.Op == tenant.OpDelete {
+			return st.DeleteEntry(ctx, o.ID)
+		}
+		return oneOf(create, st.CreateEntry, st.UpdateEntry)(ctx, *o)
+	case *tenant.RateLimiter:
+		return oneOf(create, st.CreateRateLimiter, st.UpdateRateLimiter)(ctx, *o)
 	}
-	return err
+	return fmt.Errorf("plan: a step for a %T", s.Object)
 }
 
 // oneOf is one of two writes, of which only the error is of interest.

@@ -95,7 +95,7 @@ func TestApplyRefuses(t *testing.T) {
 		query, text string
 		want        string
 	}{
-		{400, "", "enterprise: New\ndomains: [{name: D, policies: []}]", "line 2: policies of a domain are not known to this version of nuage yet"},
+		{400, "", "enterprise: New\ndomains: [{name: D, policies: [{name: p, direction: in, priority: 1}]}]", "line 2: direction"},
 		{400, "", "enterprise: New\n---\nenterprise: \"a\\u0007\"", "unprintable"},
 		{400, "", "", "no document"},
 		{400, "?dryRun=maybe", "enterprise: New", "neither true nor false"},

@@ -45,6 +45,8 @@ type words struct {
 	rest string // of one object: "subnet"
 	// parent is the word of the class whose children these are; empty for the root's.
 	parent string
+	// others are the words of further classes in which these can be created.
+	others []string
 	// unlisted is set if there is no list of all objects.
 	unlisted bool
 	// given says who makes these objects, if a client cannot.
@@ -59,9 +61,15 @@ type spec[T any] struct {
 	// within gives an object's ID of what contains it, by the word of its class: the
 	// lists that it appears in. The parent's word must be there.
 	within map[string]func(*T) string
+	// members tells of objects that are in several of a class whether they are in one.
+	members map[string]func(s *tenant.State, o *T, id string) bool
+	// parentOf is the word and ID of the parent, where that is not always of one class.
+	parentOf func(*T) (word, id string)
 	// adopt makes the object a child of an existing parent.
-	adopt  func(s *tenant.State, o *T, parentID string)
-	fields []field[T]
+	adopt func(s *tenant.State, o *T, parentID string)
+	// initial sets what a new object has that is not given; may be nil.
+	initial func(o *T)
+	fields  []field[T]
 	// finish sets what depends on several attributes of the body; may be nil.
 	finish func(o *T, b body) error
 	// insert, write and takeAway are nil where clients cannot do so.
@@ -101,6 +109,21 @@ func chosen[T any](name string, at func(*T) *uint32) field[T] {
 				return badProperty(name, "%q is not a number in its range", v)
 			}
 			*at(o) = uint32(n)
+			return nil
+		}}
+}
+
+// flagged is an attribute that is true or false.
+func flagged[T any](name string, at func(*T) *bool) field[T] {
+	return field[T]{name: name,
+		get: func(_ *tenant.State, o *T) any { return *at(o) },
+		set: func(o *T, v string) (err error) {
+			if v == "" {
+				return nil
+			}
+			if *at(o), err = strconv.ParseBool(v); err != nil {
+				return badProperty(name, "%q is neither true nor false", v)
+			}
 			return nil
 		}}
 }
@@ -164,12 +187,12 @@ func (r *spec[T]) find(s *tenant.State, id string) (instance, bool) {
 }
 
 func (r *spec[T]) each(s *tenant.State, word, id string, f func(instance)) bool {
-	in := r.within[word]
-	if word == "" && r.called.unlisted || word != "" && in == nil {
+	in, member := r.within[word], r.members[word]
+	if word == "" && r.called.unlisted || word != "" && in == nil && member == nil {
 		return false
 	}
 	for _, o := range r.objects(s) {
-		if word == "" || in(o) == id {
+		if word == "" || in != nil && in(o) == id || member != nil && member(s, o, id) {
 			f(shown[T]{r, o})
 		}
 	}
@@ -227,6 +250,9 @@ func (r *spec[T]) create(ctx context.Context, a *api, s *tenant.State, parentID 
 		}
 	}
 	var o T
+	if r.initial != nil {
+		r.initial(&o)
+	}
 	if err := r.assign(&o, b); err != nil {
 		return nil, err
 	}
@@ -309,16 +335,20 @@ func (x shown[T]) value(s *tenant.State, name string) (any, bool) {
 		return f.get(s, x.o), true
 	}
 	if get := common[name]; get != nil {
-		return get(x.r.called, x.r.meta(x.o), x.parentID()), true
+		word, id := x.parent()
+		return get(x.r.meta(x.o), word, id), true
 	}
 	return nil, false
 }
 
-func (x shown[T]) parentID() string {
-	if in := x.r.within[x.r.called.parent]; in != nil {
-		return in(x.o)
+func (x shown[T]) parent() (word, id string) {
+	if x.r.parentOf != nil {
+		return x.r.parentOf(x.o)
 	}
-	return ""
+	if in := x.r.within[x.r.called.parent]; in != nil {
+		return x.r.called.parent, in(x.o)
+	}
+	return "", ""
 }
 
 func (x shown[T]) show(s *tenant.State) map[string]any {
@@ -326,23 +356,24 @@ func (x shown[T]) show(s *tenant.State) map[string]any {
 	for _, f := range x.r.fields {
 		m[f.name] = f.get(s, x.o)
 	}
+	word, id := x.parent()
 	for name, get := range common {
-		m[name] = get(x.r.called, x.r.meta(x.o), x.parentID())
+		m[name] = get(x.r.meta(x.o), word, id)
 	}
 	return m
 }
 
-// common are the attributes of every object.
-var common = map[string]func(w words, m *tenant.Meta, parentID string) any{
-	"ID":         func(_ words, m *tenant.Meta, _ string) any { return m.ID },
-	"externalID": func(_ words, m *tenant.Meta, _ string) any { return orNull(m.ExternalID) },
-	"parentID":   func(_ words, _ *tenant.Meta, parentID string) any { return orNull(parentID) },
+// common are the attributes of every object; parent is the word of its parent's class.
+var common = map[string]func(m *tenant.Meta, parent, parentID string) any{
+	"ID":         func(m *tenant.Meta, _, _ string) any { return m.ID },
+	"externalID": func(m *tenant.Meta, _, _ string) any { return orNull(m.ExternalID) },
+	"parentID":   func(_ *tenant.Meta, _, parentID string) any { return orNull(parentID) },
 	// The word of a class is its rest name and an s, for all parents that there are.
-	"parentType":       func(w words, _ *tenant.Meta, _ string) any { return orNull(strings.TrimSuffix(w.parent, "s")) },
-	"creationDate":     func(_ words, m *tenant.Meta, _ string) any { return m.Created.UnixMilli() },
-	"lastUpdatedDate":  func(_ words, m *tenant.Meta, _ string) any { return m.Updated.UnixMilli() },
-	"owner":            func(words, *tenant.Meta, string) any { return localUser.ID },
-	"lastUpdatedBy":    func(words, *tenant.Meta, string) any { return localUser.ID },
-	"entityScope":      func(words, *tenant.Meta, string) any { return "ENTERPRISE" },
-	"embeddedMetadata": func(words, *tenant.Meta, string) any { return nil },
+	"parentType":       func(_ *tenant.Meta, parent, _ string) any { return orNull(strings.TrimSuffix(parent, "s")) },
+	"creationDate":     func(m *tenant.Meta, _, _ string) any { return m.Created.UnixMilli() },
+	"lastUpdatedDate":  func(m *tenant.Meta, _, _ string) any { return m.Updated.UnixMilli() },
+	"owner":            func(*tenant.Meta, string, string) any { return localUser.ID },
+	"lastUpdatedBy":    func(*tenant.Meta, string, string) any { return localUser.ID },
+	"entityScope":      func(*tenant.Meta, string, string) any { return "ENTERPRISE" },
+	"embeddedMetadata": func(*tenant.Meta, string, string) any { return nil },
 }

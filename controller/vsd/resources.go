@@ -10,7 +10,9 @@ import (
 )
 
 // resources is the whole of VSD's API here. A new class of the model becomes an entry.
-var resources = []resource{enterprises, domains, zones, subnets, vports, containerInterfaces}
+var resources = []resource{enterprises, domains, zones, subnets, vports, containerInterfaces,
+	policyGroups, networkMacros, qos, virtualIPs,
+	aclTemplates(tenant.Ingress), aclTemplates(tenant.Egress), aclEntries(tenant.Ingress), aclEntries(tenant.Egress)}
 
 func resourceOf(word string) resource {
 	for _, r := range resources {
@@ -125,10 +127,19 @@ var vports = &spec[tenant.Vport]{
 		"zones":   func(o *tenant.Vport) string { return o.ZoneID },
 		"domains": func(o *tenant.Vport) string { return o.DomainID },
 	},
+	members: map[string]func(*tenant.State, *tenant.Vport, string) bool{"policygroups": isMember},
 	fields: append(fixed[tenant.Vport](map[string]any{
-		"active": true, "addressSpoofing": "INHERITED", "subType": "NONE", "systemType": "SOFTWARE", "DPI": "INHERITED",
+		"active": true, "subType": "NONE", "systemType": "SOFTWARE", "DPI": "INHERITED",
 	}),
 		required(text("name", func(o *tenant.Vport) *string { return &o.Name })),
+		field[tenant.Vport]{name: "addressSpoofing",
+			get: func(_ *tenant.State, o *tenant.Vport) any {
+				if o.AddressSpoofing {
+					return "ENABLED"
+				}
+				return "INHERITED"
+			},
+			set: func(o *tenant.Vport, v string) (err error) { o.AddressSpoofing, err = spoofing(v); return err }},
 		derived("type", func(_ *tenant.State, o *tenant.Vport) any { return string(o.Type) }),
 		derived("operationalState", func(s *tenant.State, o *tenant.Vport) any { return operationalStates[vportState(s, o)] }),
 		derived("hasAttachedInterfaces", func(_ *tenant.State, o *tenant.Vport) any { return o.Interface != "" }),

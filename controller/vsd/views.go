@@ -83,11 +83,17 @@ type VportView struct {
 	Host         string           `json:"host,omitempty"`
 	Interface    string           `json:"interface,omitempty"`
 	PolicyGroups []string         `json:"policyGroups,omitempty"`
-	User         string           `json:"user,omitempty"`
-	Owner        tenant.Owner     `json:"owner"`
-	State        string           `json:"state"`
-	Error        string           `json:"error,omitempty"`
-	Created      time.Time        `json:"created"`
+	// AddressSpoofing and VirtualIPs say what the vport may send from beside its own address;
+	// SpoofDrops count what it sent all the same, Limited what its rate limiter dropped.
+	AddressSpoofing bool               `json:"addressSpoofing,omitempty"`
+	VirtualIPs      []tenant.VirtualIP `json:"virtualIPs,omitempty"`
+	SpoofDrops      tenant.Counter     `json:"spoofDrops"`
+	Limited         tenant.Counter     `json:"limited"`
+	User            string             `json:"user,omitempty"`
+	Owner           tenant.Owner       `json:"owner"`
+	State           string             `json:"state"`
+	Error           string             `json:"error,omitempty"`
+	Created         time.Time          `json:"created"`
 }
 
 // NetworkView is a Docker network of one host.
@@ -129,6 +135,7 @@ type row struct {
 	name, id string
 	also     string // another name that it is found by, or empty
 	view     any
+	order    string // before the name; empty for most
 }
 
 var views = map[tenant.Kind]func(*tenant.State) []row{
@@ -139,6 +146,12 @@ var views = map[tenant.Kind]func(*tenant.State) []row{
 	tenant.KindVport:      vportRows,
 	tenant.KindNetwork:    networkRows,
 	tenant.KindHost:       hostRows,
+
+	tenant.KindPolicyGroup:  groupRows,
+	tenant.KindNetworkMacro: macroRows,
+	tenant.KindPolicy:       policyRows,
+	tenant.KindEntry:        entryRows,
+	tenant.KindRateLimiter:  limiterRows,
 }
 
 // serveView serves the list of one kind, those in the enterprise, domain, zone and subnet
@@ -170,7 +183,7 @@ func (a *api) view(r *http.Request) ([]any, error) {
 	all := rows(s)
 	slices.SortFunc(all, func(x, y row) int {
 		return cmp.Or(cmp.Compare(x.Enterprise, y.Enterprise), cmp.Compare(x.Domain, y.Domain), cmp.Compare(x.Zone, y.Zone),
-			cmp.Compare(x.Subnet, y.Subnet), cmp.Compare(x.name, y.name), cmp.Compare(x.id, y.id))
+			cmp.Compare(x.Subnet, y.Subnet), cmp.Compare(x.order, y.order), cmp.Compare(x.name, y.name), cmp.Compare(x.id, y.id))
 	})
 	list := []any{}
 	for _, x := range all {
@@ -224,7 +237,7 @@ func tally(s *tenant.State, in func(*tenant.Vport) string) map[string]int {
 func enterpriseRows(s *tenant.State) (rows []row) {
 	for id, e := range s.Enterprises {
 		v := EnterpriseView{id, e.Name, e.Description, e.CustomerID, count(s, tenant.KindEnterprise, id, tenant.KindDomain), e.Created}
-		rows = append(rows, row{Place{Enterprise: e.Name}, e.Name, id, "", v})
+		rows = append(rows, row{Place{Enterprise: e.Name}, e.Name, id, "", v, ""})
 	}
 	return rows
 }
@@ -236,7 +249,7 @@ func domainRows(s *tenant.State) (rows []row) {
 		v := DomainView{p, id, d.Name, d.Description, d.VNI,
 			count(s, tenant.KindDomain, id, tenant.KindZone), count(s, tenant.KindDomain, id, tenant.KindSubnet), vports[id], d.Created}
 		p.Domain = d.Name
-		rows = append(rows, row{p, d.Name, id, "", v})
+		rows = append(rows, row{p, d.Name, id, "", v, ""})
 	}
 	return rows
 }
@@ -247,7 +260,7 @@ func zoneRows(s *tenant.State) (rows []row) {
 		p := placeOf(s, z.DomainID, "", "")
 		v := ZoneView{p, id, z.Name, z.Description, count(s, tenant.KindZone, id, tenant.KindSubnet), vports[id], z.Created}
 		p.Zone = z.Name
-		rows = append(rows, row{p, z.Name, id, "", v})
+		rows = append(rows, row{p, z.Name, id, "", v, ""})
 	}
 	return rows
 }
@@ -258,16 +271,17 @@ func subnetRows(s *tenant.State) (rows []row) {
 		v := SubnetView{p, id, n.Name, n.Description, n.CIDR, n.Gateway, n.VNI,
 			count(s, tenant.KindSubnet, id, tenant.KindVport), count(s, tenant.KindSubnet, id, tenant.KindNetwork), n.DockerOwned, n.Created}
 		p.Subnet = n.Name
-		rows = append(rows, row{p, n.Name, id, "", v})
+		rows = append(rows, row{p, n.Name, id, "", v, ""})
 	}
 	return rows
 }
 
 func vportRows(s *tenant.State) (rows []row) {
+	sums := addUp(s)
 	for id, v := range s.Vports {
 		p := placeOf(s, v.DomainID, v.ZoneID, v.SubnetID)
 		rows = append(rows, row{p, v.Name, id, v.Owner.ContainerName, VportView{p, id, v.Name, v.Type, v.MAC, v.IPv4, v.Host, v.Interface,
-			v.PolicyGroups, v.User, v.Owner, vportState(s, v), v.Error, v.Created}})
+			v.PolicyGroups, v.AddressSpoofing, v.VirtualIPs, sums.spoofed[id], sums.limited[id], v.User, v.Owner, vportState(s, v), v.Error, v.Created}, ""})
 	}
 	return rows
 }
@@ -276,7 +290,7 @@ func networkRows(s *tenant.State) (rows []row) {
 	vports := tally(s, func(v *tenant.Vport) string { return v.Owner.NetworkID })
 	for id, n := range s.Networks {
 		p := placeOf(s, n.DomainID, n.ZoneID, n.SubnetID)
-		rows = append(rows, row{p, id, id, "", NetworkView{p, id, n.Host, n.Mode, n.CIDR, n.Gateway, n.Internal, n.MTU, vports[id], n.Created}})
+		rows = append(rows, row{p, id, id, "", NetworkView{p, id, n.Host, n.Mode, n.CIDR, n.Gateway, n.Internal, n.MTU, vports[id], n.Created}, ""})
 	}
 	return rows
 }
@@ -300,7 +314,7 @@ func hostRows(s *tenant.State) (rows []row) {
 			}
 			slices.Sort(v.Domains)
 		}
-		rows = append(rows, row{Place{}, name, name, "", v})
+		rows = append(rows, row{Place{}, name, name, "", v, ""})
 	}
 	return rows
 }

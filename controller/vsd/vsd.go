@@ -40,6 +40,7 @@ const (
 // An object with a Revision is written only if that is still the object's, else it is
 // tenant.ErrStale.
 type Store interface {
+	PolicyStore
 	Ready() error
 	Read(context.Context) (*tenant.State, error)
 	Revision(context.Context) (int64, error)
@@ -65,11 +66,13 @@ type Store interface {
 	CreateToken(ctx context.Context, ttl time.Duration) (string, error)
 }
 
-// Config is what New needs; every field is required.
+// Config is what New needs; every field but Tracer is required.
 type Config struct {
 	Store Store
 	// Status is asked at each request and must not block.
-	Status  func() Status
+	Status func() Status
+	// Tracer asks this host's switch; nil if it cannot be asked.
+	Tracer  Tracer
 	Version string
 	Log     logrus.FieldLogger
 }
@@ -82,7 +85,9 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("GET /nuage/v1/status", a.serveStatus)
 	mux.HandleFunc("GET /nuage/v1/version", a.serveVersion)
 	mux.HandleFunc("GET /nuage/v1/export", a.serveExport)
+	mux.HandleFunc("GET /nuage/v1/explain", a.serveExplain)
 	mux.HandleFunc("POST /nuage/v1/apply", a.serveApply)
+	mux.HandleFunc("PATCH /nuage/v1/vports/{id}", a.servePatch)
 	mux.HandleFunc("POST /nuage/v1/tokens", a.serveTokens)
 	mux.HandleFunc("DELETE /nuage/v1/hosts/{name}", a.serveEvict)
 	mux.HandleFunc("GET /nuage/v1/{kind}", a.serveView)
