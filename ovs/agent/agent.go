@@ -208,7 +208,7 @@ func (a *Agent) round(ctx context.Context, changes *tenant.Subscription) error {
 // the ports have never been seen: nothing known is not the same as nothing there, and the
 // flows of running containers stay.
 func (a *Agent) compile(changes *tenant.Subscription) error {
-	db := a.conf.Switch.Status().OVSDB // before the ports, so that they are loaded if it is connected
+	st := a.conf.Switch.Status() // before the ports, so that they are loaded if it is connected
 	ports, tunnel := map[string]uint32{}, uint32(0)
 	for name, p := range a.conf.Switch.Ports() {
 		switch {
@@ -223,6 +223,7 @@ func (a *Agent) compile(changes *tenant.Subscription) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.compiler.SetPorts(ports, tunnel)
+		a.compiler.SetShaping(st.Datapath == ovs.System) // elsewhere one port's queue starves the others
 		for _, k := range keys {
 			delete(a.refused, k)
 		}
@@ -231,13 +232,13 @@ func (a *Agent) compile(changes *tenant.Subscription) error {
 			a.reconsider(id)
 		}
 		a.compiled = s.Revision
-		a.seen = a.seen || db.Connected
+		a.seen = a.seen || st.OVSDB.Connected
 	})
 	switch {
 	case a.compiled == 0:
 		return fmt.Errorf("tenant state: %w: it has not been loaded yet", tenant.ErrUnavailable)
 	case !a.seen:
-		return fmt.Errorf("ports: %w: %s", ovs.ErrUnavailable, db.Error)
+		return fmt.Errorf("ports: %w: %s", ovs.ErrUnavailable, st.OVSDB.Error)
 	}
 	return nil
 }

@@ -102,7 +102,7 @@ func (a *Agent) readCounters(ctx context.Context) error {
 	a.counting.mu.Lock()
 	defer a.counting.mu.Unlock()
 	for _, m := range meters {
-		if id, ok := a.compiler.VportAt(m.ID); ok {
+		if id, ok := a.compiler.MeteredVport(m.ID); ok {
 			a.counting.totals.add(subject{key: tenant.Key{Kind: tenant.KindVport, ID: id}},
 				a.counting.meters.since(m.ID, tenant.Counter{Packets: m.Packets, Bytes: m.Bytes}))
 		}

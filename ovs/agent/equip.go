@@ -127,10 +127,14 @@ func (a *Agent) lackingMeters() (lacking []openflow.Meter) {
 	return lacking
 }
 
-// meter is a rate in the switch's units, of which there is at least one.
-func meter(id uint32, r pipeline.Limit) openflow.Meter {
-	kilo := func(bits uint64) uint32 { return uint32(min(max(bits/1000, 1), 1<<32-1)) }
-	return openflow.Meter{ID: id, Rate: kilo(r.Rate), Burst: kilo(r.Burst)}
+// leastBurst is a packet as large as a sender's segmentation makes them that is left to the
+// link: one that is larger than the whole burst would never pass.
+const leastBurst = 600 // kbit
+
+// meter is a limit in the switch's units.
+func meter(id uint32, l pipeline.Limit) openflow.Meter {
+	kilo := func(bits uint64) uint32 { return uint32(min(bits/1000, 1<<32-1)) }
+	return openflow.Meter{ID: id, Rate: max(kilo(l.Rate), 1), Burst: max(kilo(l.Burst), leastBurst)}
 }
 
 // noteMeter notes that the switch has a meter now, or has refused it.
@@ -138,7 +142,7 @@ func (a *Agent) noteMeter(m openflow.Meter, refusal error) {
 	a.counting.forgetMeter(m.ID)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	id, known := a.compiler.VportAt(m.ID)
+	id, known := a.compiler.MeteredVport(m.ID)
 	k := tenant.Key{Kind: tenant.KindVport, ID: id}
 	switch {
 	case refusal == nil:

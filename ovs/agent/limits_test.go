@@ -89,7 +89,10 @@ func TestMeters(t *testing.T) {
 	eventually(t, 5*time.Second, func() string { return h.metersWrong(map[uint32]int{two: 20, three: 50}) + h.wrong() })
 	h.feed.Publish(h.next(), without(tenant.KindRateLimiter, "l2"))
 	eventually(t, 5*time.Second, func() string { return h.metersWrong(map[uint32]int{two: 20, three: 20}) + h.wrong() })
-	h.feed.Publish(h.next(), without(tenant.KindRateLimiter, "l1"))
+	// What a vport receives passes a meter of its own where ports cannot be shaped.
+	h.feed.Publish(h.next(), limiter("l3", tenant.Key{Kind: tenant.KindDomain, ID: "app1"}, tenant.Egress, 30), without(tenant.KindRateLimiter, "l1"))
+	eventually(t, 5*time.Second, func() string { return h.metersWrong(map[uint32]int{1<<16 | two: 30, 1<<16 | three: 30}) + h.wrong() })
+	h.feed.Publish(h.next(), without(tenant.KindRateLimiter, "l3"))
 	eventually(t, 5*time.Second, func() string { return h.metersWrong(nil) + h.wrong() })
 }
 
@@ -221,6 +224,55 @@ func (m *memory) flowsOf(k tenant.Key) (fs []flow.Flow) {
 		}
 	}
 	return fs
+}
+
+// In the kernel's datapath a port is shaped: a vport is not programmed before that, and what
+// somebody else does to it is undone.
+func TestShapes(t *testing.T) {
+	m, feed := newMemory(), tenant.NewFeed()
+	m.gear.datapath = ovs.System
+	m.port("nu7", 7)
+	m.port("nu8", 8)
+	feed.Publish(1, append(base(), vport(7, "nu7"), vport(8, "nu8"), limiter("l7", vportKey(7), tenant.Egress, 5))...)
+	m.gear.badShape = errors.New("no such queue")
+	a, _ := start(t, Config{Feed: feed, Switch: m})
+	wait := func(n int, patience time.Duration) string {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		return errText(a.WaitProgrammed(ctx, fmt.Sprintf("v%d", n)))
+	}
+	if got := wait(8, 5*time.Second); got != "" {
+		t.Error(got)
+	}
+	if got := wait(7, 50*time.Millisecond); !strings.Contains(got, "vport web-v7: no such queue") {
+		t.Errorf("without its shape: %q", got)
+	}
+	m.do(func() { m.gear.badShape = nil })
+	if got := wait(7, 10*time.Second); got != "" {
+		t.Error(got)
+	}
+	rate := func(want uint64) {
+		t.Helper()
+		eventually(t, 5*time.Second, func() string {
+			if got := m.Ports()["nu7"].Shape.Rate; got != want {
+				return fmt.Sprintf("shaped to %d, want %d", got, want)
+			}
+			return ""
+		})
+	}
+	rate(5_000_000)
+	feed.Publish(2, limiter("l7", vportKey(7), tenant.Egress, 9))
+	rate(9_000_000)
+	m.do(func() { m.ports["nu7"] = ovs.Port{Name: "nu7", OFPort: 7, Confirmed: true, Shape: ovs.Shape{Rate: 8}} })
+	rate(9_000_000)
+	feed.Publish(3, without(tenant.KindRateLimiter, "l7"))
+	rate(0)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	changes := strings.Join(m.gear.changes, ", ")
+	if want := "shape nu7 5000000, shape nu7 9000000, shape nu7 9000000, shape nu7 0"; !strings.HasSuffix(changes, want) {
+		t.Errorf("changes: %s", changes)
+	}
 }
 
 // Conntrack that cannot be bounded is said once, and keeps nobody from being programmed.

@@ -14,12 +14,13 @@ import (
 // gear is what a switch in memory has beside flows. It is as strict as the real one: a flow
 // whose meter is not there is refused, and a deleted meter's flows go with it.
 type gear struct {
-	meters  map[uint32]openflow.Meter
-	dropped map[uint32]openflow.MeterStats
-	zones   map[uint16]uint32
-	counts  map[flow.Key]uint64 // packets
-	changes []string            // of meters and limits, in order
-	badZone error
+	datapath string
+	meters   map[uint32]openflow.Meter
+	dropped  map[uint32]openflow.MeterStats
+	zones    map[uint16]uint32
+	counts   map[flow.Key]uint64 // packets
+	changes  []string            // of meters and limits, in order
+	badZone  error
 	// badShape is why no port can be shaped.
 	badShape error
 }

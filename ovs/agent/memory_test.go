@@ -80,7 +80,7 @@ func (m *memory) Changed() <-chan struct{} { return m.changed }
 func (m *memory) Status() ovs.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return ovs.Status{Epoch: m.epoch, OVSDB: ovs.Connection{Connected: !m.blind, Error: "no database"}, OpenFlow: ovs.Connection{Connected: !m.down, Error: "test says so"}}
+	return ovs.Status{Epoch: m.epoch, Datapath: m.gear.datapath, OVSDB: ovs.Connection{Connected: !m.blind, Error: "no database"}, OpenFlow: ovs.Connection{Connected: !m.down, Error: "test says so"}}
 }
 
 func (m *memory) WaitPort(ctx context.Context, name string) (ovs.Port, error) {

@@ -18,6 +18,8 @@ type Input struct {
 	Ports map[string]uint32
 	// Tunnel is the number of the port to other hosts; 0 if there is none.
 	Tunnel uint32
+	// Shaping is whether ports can be shaped without harm to others.
+	Shaping bool
 }
 
 // Compile is the desired flows of a host, and the notes: why an object that ought to have
@@ -25,6 +27,7 @@ type Input struct {
 func Compile(in Input) (flow.Set, map[tenant.Key]string) {
 	c := NewCompiler(in.Host)
 	c.SetPorts(in.Ports, in.Tunnel)
+	c.SetShaping(in.Shaping)
 	c.Update(in.State, allKeys(in.State))
 	return c.flows, c.notes
 }
@@ -68,6 +71,7 @@ type Compiler struct {
 	vteps       map[string]netip.Addr // see VTEPs
 	moved       []string              // interfaces whose port changed since the last Update
 	tunnelMoved bool
+	shaping     bool
 	flows       flow.Set
 	notes       map[tenant.Key]string
 	// pages counts the entries of each page of a policy, by the policy's ID.
@@ -91,9 +95,9 @@ type record struct {
 	page   page        // of an entry
 	shape  policyShape // of a policy
 
-	meter  uint32 // of a vport whose sending is limited
-	shaped string // of a vport whose receiving is limited
-	zone   uint16 // of a domain whose connections are tracked
+	meters [2]uint32 // of a vport whose sending or receiving is limited
+	shaped string    // of a vport whose receiving is limited by its port
+	zone   uint16    // of a domain whose connections are tracked
 }
 
 // NewCompiler is the compiler of a host without ports, for an empty state. It already has
@@ -136,6 +140,18 @@ func (c *Compiler) SetPorts(ports map[string]uint32, tunnel uint32) {
 		}
 	}
 	c.ports = ports
+}
+
+// SetShaping says whether what vports receive is limited by their ports' shape, or else by
+// meters; the next Update takes it into account.
+func (c *Compiler) SetShaping(can bool) {
+	if c.shaping == can {
+		return
+	}
+	c.shaping = can
+	for name := range c.byInterface {
+		c.moved = append(c.moved, name)
+	}
 }
 
 // Update recomputes the fragments that depend on the changed objects or ports, and
@@ -234,10 +250,15 @@ func (c *Compiler) remember(e *record, o object) {
 		}
 	case tenant.KindVport:
 		if o.sends.Rate != 0 {
-			e.meter = o.port
-			c.meters[e.meter] = o.sends
+			e.meters[0] = o.port
+			c.meters[o.port] = o.sends
 		}
-		if o.receives.Rate != 0 {
+		switch {
+		case o.receives.Rate == 0:
+		case !o.shaping:
+			e.meters[1] = receiveMeter(o)
+			c.meters[e.meters[1]] = o.receives
+		default:
 			e.shaped = o.vport.Interface
 			c.shapes[e.shaped] = o.receives
 		}
@@ -252,10 +273,11 @@ func (c *Compiler) forget(e *record) {
 	case tenant.KindDomain:
 		delete(c.zones, e.zone)
 	case tenant.KindVport:
-		delete(c.meters, e.meter)
+		delete(c.meters, e.meters[0])
+		delete(c.meters, e.meters[1])
 		delete(c.shapes, e.shaped)
 	}
-	e.zone, e.meter, e.shaped = 0, 0, ""
+	e.zone, e.meters, e.shaped = 0, [2]uint32{}, ""
 }
 
 // refill runs the stages for one object.

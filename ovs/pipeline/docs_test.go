@@ -107,7 +107,7 @@ func reference() string {
 		{"vport on this host", flowsPerLocalVport},
 		{"vport on another host", flowsPerRemoteVport},
 		{"vport in policy groups, more", flowsPerMember},
-		{"vport here with a rate limiter for ingress, more", flowsPerMeter},
+		{"direction in which a meter limits a vport here, more", flowsPerMeter},
 		{"other host", flowsPerHost},
 	} {
 		fmt.Fprintf(&b, "| %s | %d |\n", r.what, r.flows)

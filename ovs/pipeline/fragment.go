@@ -48,6 +48,8 @@ type object struct {
 	virtual []tenant.VirtualIP
 	// sends and receives limit a vport that is here.
 	sends, receives Limit
+	// shaping is whether its port limits what it receives.
+	shaping bool
 	// port is the vport's port number here; 0 for a vport on another host.
 	port uint32
 	// vtep is the tunnel address of another host, or of the host of a vport that is not

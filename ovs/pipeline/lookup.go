@@ -58,11 +58,14 @@ func (c *Compiler) VportWith(domainID string, a netip.Addr) (string, bool) {
 type Limit struct{ Rate, Burst uint64 }
 
 // Meters are the meters that flows use, by number: the limits of what this host's vports
-// send. A meter must be on the switch before its flow. The same rules as for Flows.
+// send, and of what they receive where their ports cannot be shaped. A meter must be on the switch before its flow. The same rules as for Flows.
 func (c *Compiler) Meters() map[uint32]Limit { return c.meters }
 
-// Shapes are the limits of what this host's vports receive, by the interface to shape. The
-// same rules as for Flows.
+// MeteredVport is the ID of the vport that a meter limits.
+func (c *Compiler) MeteredVport(meter uint32) (string, bool) { return c.VportAt(meter &^ receiving) }
+
+// Shapes are the limits of what this host's vports receive, by the interface to shape, where
+// ports can be shaped. The same rules as for Flows.
 func (c *Compiler) Shapes() map[string]Limit { return c.shapes }
 
 // Zones are the conntrack zones that flows use, with the ID of the domain that has each. The

@@ -260,7 +260,7 @@ func (c *Compiler) describe(s *tenant.State, o *object) {
 		}
 	}
 	if o.port != 0 {
-		o.sends, o.receives = c.limit(s, o, tenant.Ingress), c.limit(s, o, tenant.Egress)
+		o.sends, o.receives, o.shaping = c.limit(s, o, tenant.Ingress), c.limit(s, o, tenant.Egress), c.shaping
 	}
 }
 

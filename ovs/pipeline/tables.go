@@ -222,11 +222,11 @@ var Tables = []Table{
 	},
 	{
 		Number: TableOutput, Name: "output",
-		Purpose: "Out of the port in the register; never out of the port that the packet came from. For another host: whether the packet is too large for the way there.",
+		Purpose: "Out of the port in the register; never out of the port that the packet came from. What a vport with a rate limiter for egress receives passes a meter first, of its port's number and 65536, where ports cannot be shaped. For another host: whether the packet is too large for the way there.",
 		Arrives: "Allowed packets.",
 		Miss:    "Output.",
 		Next:    []flow.Table{TableEncapsulate},
-		base:    outputBase, host: outputHost,
+		base:    outputBase, host: outputHost, vport: outputVport,
 	},
 	{
 		Number: TableEncapsulate, Name: "encapsulate",
