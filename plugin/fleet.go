@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"nuage/controller/store"
@@ -14,6 +15,7 @@ import (
 
 const (
 	heartbeatEvery = 5 * time.Second
+	countersEvery  = 10 * time.Second
 	// vxlanOverhead is what VXLAN over IPv4 takes of the underlay's MTU: outer IP, UDP and
 	// VXLAN headers and the inner Ethernet header.
 	vxlanOverhead = 50
@@ -134,5 +136,35 @@ func (n *node) heartbeat(ctx context.Context) {
 	err := n.store.Heartbeat(ctx, tenant.HostStatus{Host: n.host, Version: version, Programmed: status.Revision, Error: text(status.Err)})
 	if err != nil && ctx.Err() == nil {
 		n.log.WithError(err).Warn("no heartbeat")
+	}
+}
+
+// keepCounters tells the store what this host's switch has counted, when that has changed.
+func (n *node) keepCounters(ctx context.Context) error {
+	tick := time.NewTicker(countersEvery)
+	defer tick.Stop()
+	var told []tenant.Counters
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if n.store.Ready() != nil {
+			continue
+		}
+		now, err := n.agent.Counters(ctx)
+		if err != nil || reflect.DeepEqual(now, told) {
+			continue // the agent's status says what is wrong with the switch
+		}
+		bounded, cancel := context.WithTimeout(ctx, countersEvery)
+		err = n.store.PutCounters(bounded, now)
+		cancel()
+		switch {
+		case err == nil:
+			told = now
+		case ctx.Err() == nil:
+			n.log.WithError(err).Warn("counters are not told; trying again")
+		}
 	}
 }

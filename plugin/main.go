@@ -26,7 +26,8 @@ usage: nuage-plugin [--host] [--state DIR]
 Without --host it runs as Docker's managed plugin (see config.json); with it, as a
 daemon on the host (see dist/nuage-plugin.service). Settings come from the environment:
 NUAGE_BRIDGE NUAGE_DATAPATH NUAGE_VTEP NUAGE_STORE NUAGE_STORE_CA NUAGE_STORE_CERT
-NUAGE_STORE_KEY NUAGE_ENTERPRISE NUAGE_AUTOCREATE NUAGE_SCOPE NUAGE_MTU NUAGE_LOG_LEVEL;
+NUAGE_STORE_KEY NUAGE_ENTERPRISE NUAGE_AUTOCREATE NUAGE_SCOPE NUAGE_MTU
+NUAGE_CONNTRACK_LIMIT NUAGE_LOG_LEVEL;
 docs/operation.md explains them.
 
 `

@@ -99,7 +99,7 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 	// What verbs need outlives the verbs.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts errgroup.Group
-	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.machines.Run, n.engine.run, n.keep, n.keepCertificate} {
+	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.machines.Run, n.engine.run, n.keep, n.keepCounters, n.keepCertificate} {
 		parts.Go(func() error { return part(work) })
 	}
 	// The monitor ends with ctx: what it is attaching then needs the others to be undone.
@@ -144,7 +144,8 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 	}
 	n.store = store.New(conf)
 	n.bridge = ovs.New(ovs.Config{DB: places.ovsdb(), Bridge: settings.Bridge, Datapath: settings.Datapath, VTEP: n.vtep(), Log: log.WithField("part", "switch")})
-	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, DHCP: n.dhcp(), Log: log.WithField("part", "agent")})
+	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, DHCP: n.dhcp(),
+		ConntrackLimit: settings.ConntrackLimit, Log: log.WithField("part", "agent")})
 	n.ipam = ipam.New(ipam.Config{Store: n.store, Records: n.journal, Host: n.host, Enterprise: settings.Enterprise,
 		Autocreate: settings.Autocreate, Global: settings.Scope == "global", Log: log.WithField("part", "ipam")})
 	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: n.ipam, Ports: ports{n.bridge}, Flows: n.agent,

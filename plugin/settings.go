@@ -31,7 +31,9 @@ type Settings struct {
 	Scope      string
 	MTU        int
 	DNS        []netip.Addr // that DHCP tells
-	LogLevel   logrus.Level
+	// ConntrackLimit is how many connections each domain may have on this host; 0 is any.
+	ConntrackLimit uint32
+	LogLevel       logrus.Level
 
 	// Problems are the settings that were refused. While there is one, nothing new is
 	// attached; what is attached stays, and can be detached.
@@ -79,6 +81,13 @@ func readSettings(getenv func(string) string) Settings {
 		s.DNS, err = addresses(v)
 		return err
 	})
+	connections, _ := strconv.ParseUint(get("NUAGE_CONNTRACK_LIMIT", "65536", func(v string) error {
+		if _, err := strconv.ParseUint(v, 10, 31); err != nil {
+			return errors.New("must be a number of connections, or 0 for no limit")
+		}
+		return nil
+	}), 10, 31)
+	s.ConntrackLimit = uint32(connections)
 	level := get("NUAGE_LOG_LEVEL", "info", oneOf("error", "warn", "info", "debug"))
 	s.LogLevel, _ = logrus.ParseLevel(level)
 	if v := get("NUAGE_STORE", "", endpoints); v != "" {

@@ -13,12 +13,13 @@ func TestSettings(t *testing.T) {
 	}{
 		{"defaults", nil, ""},
 		{"good values", map[string]string{"NUAGE_BRIDGE": "br-int", "NUAGE_DATAPATH": "netdev", "NUAGE_SCOPE": "global",
-			"NUAGE_AUTOCREATE": "false", "NUAGE_MTU": "8950", "NUAGE_DNS": "10.0.0.53, 10.0.0.54", "NUAGE_VTEP": "10.1.2.3", "NUAGE_STORE": "https://a:2379,https://b:2379"}, ""},
+			"NUAGE_AUTOCREATE": "false", "NUAGE_MTU": "8950", "NUAGE_DNS": "10.0.0.53, 10.0.0.54", "NUAGE_CONNTRACK_LIMIT": "0", "NUAGE_VTEP": "10.1.2.3", "NUAGE_STORE": "https://a:2379,https://b:2379"}, ""},
 		{"bridge", map[string]string{"NUAGE_BRIDGE": "a bridge; rm"}, `setting NUAGE_BRIDGE="a bridge; rm": not an interface name`},
 		{"bridge like an option", map[string]string{"NUAGE_BRIDGE": "-x"}, "not an interface name"},
 		{"datapath", map[string]string{"NUAGE_DATAPATH": "dpdk"}, "must be one of auto, system, netdev"},
 		{"mtu", map[string]string{"NUAGE_MTU": "12"}, "576 to 65535"},
 		{"dns", map[string]string{"NUAGE_DNS": "10.0.0.53,dns.example"}, "comma-separated list of IPv4 addresses"},
+		{"connections", map[string]string{"NUAGE_CONNTRACK_LIMIT": "-1"}, "must be a number of connections"},
 		{"autocreate", map[string]string{"NUAGE_AUTOCREATE": "maybe"}, "must be true or false"},
 		{"vtep", map[string]string{"NUAGE_VTEP": "nosuch0"}, "neither an IPv4 address nor an interface"},
 		{"vtep multicast", map[string]string{"NUAGE_VTEP": "224.0.0.1"}, "must be an IPv4 address"},
@@ -49,6 +50,9 @@ func TestSettings(t *testing.T) {
 	})
 	if s.Autocreate {
 		t.Error("NUAGE_AUTOCREATE=0 is true")
+	}
+	if s.ConntrackLimit != 65536 {
+		t.Errorf("%d connections", s.ConntrackLimit)
 	}
 	if s.VTEP.String() != "192.0.2.7" {
 		t.Errorf("VTEP is %s", s.VTEP)
