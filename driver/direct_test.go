@@ -290,7 +290,7 @@ func TestDirectCrash(t *testing.T) {
 		r.Wait()
 		r.expect(fmt.Sprintf("step %d, %s, and detached", step, mortal.last))
 	}
-	for _, effect := range []string{"EnsurePath", "record", "BindVport", "link", "EnsurePort", "move"} {
+	for _, effect := range []string{"EnsurePath", "Allocate", "record", "WaitProgrammed", "move"} {
 		if !slices.Contains(last, effect) {
 			t.Errorf("never died at %s: %q", effect, last)
 		}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/client"
 
 	"nuage/controller/tenant"
 	"nuage/driver"
@@ -123,7 +123,7 @@ func (m *Monitor) inspect(ctx context.Context, id string) (*driver.Direct, map[s
 	limited, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
 	c, err := m.api.ContainerInspect(limited, id)
-	if client.IsErrNotFound(err) {
+	if errdefs.IsNotFound(err) {
 		return nil, nil, nil
 	}
 	if err != nil {
