@@ -26,7 +26,9 @@ func (c *command) apply() *cobra.Command {
 		Use:   "apply -f FILE",
 		Short: "Bring tenant networks to what a file says",
 		Long: `Create what the file names and does not exist yet, and update what differs. Nothing is
-ever deleted. Everything is checked first: a file with a mistake changes nothing.`,
+deleted but entries of policies: the entries that a file lists of a policy are all that it
+is to have, and --dry-run shows which would go. Everything is checked first: a file with a
+mistake changes nothing.`,
 		Example: `  nuagectl apply -f app1.yaml
   nuagectl apply -f app1.yaml --dry-run
   nuagectl export App1 | sed s/App1/App2/ | nuagectl apply -f -`,
@@ -75,7 +77,11 @@ func (a *applied) report(w io.Writer, dryRun bool, err error) error {
 		shown = a.Changes
 	}
 	for _, ch := range shown {
-		line := fmt.Sprintf("%s %s %s", ch.Op, strings.TrimSuffix(ch.Kind, "s"), ch.Path)
+		noun := strings.TrimSuffix(ch.Kind, "s")
+		if k, err := findKind(ch.Kind); err == nil {
+			noun = k.singular()
+		}
+		line := fmt.Sprintf("%s %s %s", ch.Op, noun, ch.Path)
 		if ch.Detail != "" {
 			line += ": " + ch.Detail
 		}
@@ -123,13 +129,16 @@ func (c *command) delete() *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME",
-		Short: "Delete an enterprise, domain, zone, subnet or vport, or evict a host",
-		Long: `Delete the object of that name or ID. What still contains something is refused.
+		Short: "Delete an object, or evict a host",
+		Long: `Delete the object of that name or ID. What still contains something, and what a policy
+or a rate limiter names, is refused. A policy goes with its entries.
 
 A host is evicted for good: its vports, addresses and networks are freed. That is refused
 while the host is alive, unless --force is given.`,
 		Example: `  nuagectl delete subnet PrivateSubnet --domain App1 --zone DockerZone
   nuagectl delete enterprise DCEnterprise
+  nuagectl delete entry web-to-db/20
+  nuagectl delete ratelimiter "zone DockerZone ingress"
   nuagectl delete host node3`,
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: completeKind,
@@ -159,11 +168,15 @@ while the host is alive, unless --force is given.`,
 }
 
 func (c *command) remove(cmd *cobra.Command, k kind, name string, in place) error {
-	id, err := c.resolve(cmd, k, in.query(name), name)
+	o, err := c.resolve(cmd, k, in.query(name), name)
 	if err != nil {
 		return err
 	}
-	_, err = c.client.do(cmd.Context(), http.MethodDelete, "/nuage/api/v6/"+k.name+"/"+url.PathEscape(id), nil, nil)
+	path := k.name
+	if k.path != nil {
+		path = k.path(o)
+	}
+	_, err = c.client.do(cmd.Context(), http.MethodDelete, "/nuage/api/v6/"+path+"/"+url.PathEscape(o.text("id")), nil, nil)
 	return err
 }
 
@@ -179,17 +192,17 @@ func (c *command) evict(cmd *cobra.Command, host string, force bool) error {
 	return err
 }
 
-// resolve is the ID of the only object meant.
-func (c *command) resolve(cmd *cobra.Command, k kind, query url.Values, name string) (string, error) {
+// resolve is the only object meant.
+func (c *command) resolve(cmd *cobra.Command, k kind, query url.Values, name string) (object, error) {
 	var list []object
 	if err := c.client.get(cmd.Context(), "/nuage/v1/"+k.name, query, &list); err != nil {
-		return "", err
+		return nil, err
 	}
 	switch len(list) {
 	case 0:
-		return "", fmt.Errorf("%s %s not found", k.singular(), name)
+		return nil, fmt.Errorf("%s %s not found", k.singular(), name)
 	case 1:
-		return list[0].text("id"), nil
+		return list[0], nil
 	}
 	var where []string
 	for _, o := range list {
@@ -201,6 +214,6 @@ func (c *command) resolve(cmd *cobra.Command, k kind, query url.Values, name str
 		}
 		where = append(where, fmt.Sprintf("  %s (%s)", strings.Join(append(path, name), "/"), o.text("id")))
 	}
-	return "", fmt.Errorf("there are %d %s called %s; say which by --enterprise, --domain, --zone, --subnet, or by its ID:\n%s",
+	return nil, fmt.Errorf("there are %d %s called %s; say which by --enterprise, --domain, --zone, --subnet, or by its ID:\n%s",
 		len(list), k.name, name, strings.Join(where, "\n"))
 }

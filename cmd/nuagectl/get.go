@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,6 +18,10 @@ type kind struct {
 	aliases []string
 	columns []column
 	wide    []column // beside columns
+	// lines makes several rows of one object for wide, which then has all of its columns.
+	lines func(object) []object
+	// path is that of the VSD API, if it is not the name.
+	path func(object) string
 	// keep says who deletes these objects, if nuagectl cannot.
 	keep string
 }
@@ -49,7 +55,35 @@ var kinds = []kind{
 		name: "vports", aliases: []string{"vport", "vp"},
 		columns: columns(inSubnet, key("NAME", "name"), key("TYPE", "type"), key("IPV4", "ipv4"), key("HOST", "host"), column{"STATE", vportState}),
 		wide: []column{key("MAC", "mac"), key("INTERFACE", "interface"), key("CONTAINER", "owner.containerName"),
-			key("GROUPS", "policyGroups"), key("USER", "user"), key("ID", "id")},
+			key("GROUPS", "policyGroups"), {"MAY SEND", maySend}, key("SPOOFED", "spoofDrops.packets"), key("LIMITED", "limited.packets"),
+			key("USER", "user"), key("ID", "id")},
+	}, {
+		name: "policygroups", aliases: []string{"policygroup", "pg"},
+		columns: columns(inDomain, key("NAME", "name"), key("MEMBERS", "members"), key("ENTRIES", "entries")),
+		wide:    []column{key("DESCRIPTION", "description"), key("ID", "id")},
+	}, {
+		name: "policies", aliases: []string{"policy", "pol"}, lines: entryLines,
+		path: func(o object) string { return o.text("direction") + "acltemplates" },
+		columns: columns(inDomain, key("NAME", "name"), key("DIRECTION", "direction"), key("PRIORITY", "priority"), key("ACTIVE", "active"),
+			column{"ENTRIES", func(o object) string { return strconv.Itoa(len(o.list("entries"))) }}, column{"DEFAULT", defaultAction}),
+		wide: columns(inDomain, key("POLICY", "name"), key("DIRECTION", "direction"), key("PRIORITY", "priority"), key("ACTIVE", "active"),
+			key("ENTRY", "entry.priority"), key("ACTION", "entry.action"), key("MATCH", "entry.match"), key("FROM", "entry.from"), key("TO", "entry.to"),
+			key("STATEFUL", "entry.stateful"), column{"PACKETS", counted("entry", "packets")}, column{"BYTES", counted("entry", "bytes")}),
+	}, {
+		name: "entries", aliases: []string{"entry"},
+		path: func(o object) string { return o.text("direction") + "aclentrytemplates" },
+		columns: columns(inDomain, key("POLICY", "policy"), key("PRIORITY", "priority"), key("ACTION", "action"), key("MATCH", "match"),
+			key("FROM", "from"), key("TO", "to")),
+		wide: []column{key("STATEFUL", "stateful"), key("LOGGED", "flowLogging"), {"PACKETS", counted("", "packets")}, {"BYTES", counted("", "bytes")},
+			key("DESCRIPTION", "description"), key("ID", "id")},
+	}, {
+		name: "networkmacros", aliases: []string{"networkmacro", "macro"}, path: func(object) string { return "enterprisenetworks" },
+		columns: columns(inEnterprise, key("NAME", "name"), key("ADDRESS", "address"), key("ENTRIES", "entries")),
+		wide:    []column{key("DESCRIPTION", "description"), key("ID", "id")},
+	}, {
+		name: "ratelimiters", aliases: []string{"ratelimiter", "limiter"}, path: func(object) string { return "qos" },
+		columns: columns(inDomain, key("ON", "on"), key("DIRECTION", "direction"), key("RATE", "rate"), key("BURST", "burst")),
+		wide:    []column{key("NAME", "name"), key("ID", "id")},
 	}, {
 		name: "networks", aliases: []string{"network", "net"}, keep: "docker network rm",
 		columns: slices.Concat([]column{{"ID", shortID}, key("HOST", "host")}, inSubnet,
@@ -61,6 +95,51 @@ var kinds = []kind{
 		wide: []column{key("NETWORKS", "networks"), key("MTU", "mtu"), key("PROGRAMMED", "programmed"), key("CREATED", "created"),
 			key("DOMAINS", "domains")},
 	},
+}
+
+// maySend are the addresses that a vport may send from beside its own.
+func maySend(o object) string {
+	if o.text("addressSpoofing") == "yes" {
+		return "any"
+	}
+	var ips []string
+	for _, vip := range o.list("virtualIPs") {
+		ips = append(ips, vip.text("ipv4")+prefixed("@", vip.text("mac")))
+	}
+	return strings.Join(ips, ",")
+}
+
+// entryLines are a policy's entries and, last, its default.
+func entryLines(o object) []object {
+	var lines []object
+	add := func(entry object) {
+		line := maps.Clone(o)
+		line["entry"] = map[string]any(entry)
+		lines = append(lines, line)
+	}
+	for _, e := range o.list("entries") {
+		add(e)
+	}
+	add(object{"priority": "default", "action": defaultAction(o), "counter": o["default"], "statsLogging": true})
+	return lines
+}
+
+func defaultAction(o object) string {
+	if o.text("defaultAllowIP") == "yes" {
+		return "FORWARD"
+	}
+	return "DROP"
+}
+
+// counted is a counter of an entry; of one that nobody counts for, none.
+func counted(at, what string) func(object) string {
+	at = strings.TrimPrefix(at+".", ".")
+	return func(o object) string {
+		if o.text(at+"statsLogging") != "yes" {
+			return ""
+		}
+		return o.text(at + "counter." + what)
+	}
 }
 
 func columns(place []column, own ...column) []column { return slices.Concat(place, own) }
@@ -137,10 +216,15 @@ func (c *command) get() *cobra.Command {
 		Short: "Show objects: " + strings.Join(kindNames(), ", "),
 		Long: `Show the objects of a kind, or the one of that name or ID.
 
-Kinds: ` + strings.Join(kindNames(), ", ") + `; also in the singular and short (ent, dom, sub, vp, net).`,
+Kinds: ` + strings.Join(kindNames(), ", ") + `; also in the singular and short (ent, dom, sub, vp, pg, pol, net).
+
+Wide, policies are shown with their entries and what these have decided: packets and bytes
+since the switches count, over all hosts, of entries with statsLogging and of the default. An
+entry's name is POLICY/PRIORITY, a rate limiter's "zone NAME ingress".`,
 		Example: `  nuagectl get enterprises
   nuagectl get subnets --enterprise DCEnterprise --domain App1
   nuagectl get vports -o wide
+  nuagectl get policies --domain App1 -o wide
   nuagectl get vport web-1 -o yaml`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: completeKind,
@@ -184,6 +268,12 @@ func (k kind) write(cmd *cobra.Command, output string, text []byte, list []objec
 	case len(list) == 0:
 		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "There are no %s.\n", k.name)
 		return err
+	case output == "wide" && k.lines != nil:
+		var lines []object
+		for _, o := range list {
+			lines = append(lines, k.lines(o)...)
+		}
+		return writeTable(out, k.wide, lines)
 	case output == "wide":
 		return writeTable(out, slices.Concat(k.columns, k.wide), list)
 	}

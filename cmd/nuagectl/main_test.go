@@ -30,14 +30,18 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"nuagectl": m
 
 // TestScripts runs nuagectl as a user does, against the real API over a real store.
 //
+// With NUAGE_GOLDEN=1 the files that scripts compare with are written anew.
+//
 // A script has the socket in $SOCKET and these commands: "attach NAME SUBNET IP HOST" makes
 // a vport as the driver does; "fail NAME SUBNET REASON HOST" one that could not be attached;
 // "healthy" mends what the status says. At $LATE there is a second plugin that is still
 // starting, and serves no other hosts: "late socket" and "late store" let its parts come
-// after a while. "host NAME VTEP" lets another host come, whose plugin lives until "bye".
+// after a while. "switch drop", "switch PORT" or "switch VTEP" is what this host's switch says
+// of every packet; "count ENTRY PACKETS BYTES" what it has counted. "host NAME VTEP" lets another host come, whose plugin lives until "bye".
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir:           "testdata/script",
+		UpdateScripts: os.Getenv("NUAGE_GOLDEN") == "1",
 		Setup: func(env *testscript.Env) error {
 			p, err := newPlugin("127.0.0.1:0")
 			if err != nil {
@@ -58,7 +62,7 @@ func TestScripts(t *testing.T) {
 			}
 			return p.start()
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"attach": attach, "fail": attach, "healthy": healthy, "late": late, "host": host, "bye": bye},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"attach": attach, "fail": attach, "healthy": healthy, "late": late, "host": host, "bye": bye, "switch": sayOf, "count": tally},
 	})
 }
 
@@ -67,6 +71,7 @@ type plugin struct {
 	socket string
 	store  *store.Store
 	status atomic.Pointer[vsd.Status]
+	traced atomic.Pointer[vsd.TraceResult]
 	server *http.Server
 	etcd   string // the store's endpoint
 	end    []func()
@@ -84,7 +89,7 @@ func newPlugin(serveAt string) (*plugin, error) {
 	p.status.Store(&sample)
 	p.etcd = "unix://" + filepath.Join(dir, "store", "etcd.sock")
 	p.store = store.New(store.Config{Dir: filepath.Join(dir, "store"), Host: "h1", Listen: serveAt, Log: log})
-	p.server = &http.Server{Handler: vsd.New(vsd.Config{Store: p.store, Status: func() vsd.Status { return *p.status.Load() }, Version: "1.2.3", Log: log})}
+	p.server = &http.Server{Handler: vsd.New(vsd.Config{Store: p.store, Status: func() vsd.Status { return *p.status.Load() }, Version: "1.2.3", Tracer: p, Log: log})}
 	return p, nil
 }
 

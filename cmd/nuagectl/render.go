@@ -116,6 +116,18 @@ func (o object) text(path string) string {
 	return fmt.Sprint(v)
 }
 
+// list are the objects in the list at a key.
+func (o object) list(key string) []object {
+	values, _ := o[key].([]any)
+	var list []object
+	for _, v := range values {
+		if m, ok := v.(map[string]any); ok {
+			list = append(list, m)
+		}
+	}
+	return list
+}
+
 // column is one column of a table.
 type column struct {
 	title string

@@ -49,21 +49,23 @@ type PolicyView struct {
 }
 
 // EntryView is an entry of a policy, with what it has decided on all hosts as far as they
-// keep count; Counted is false without statsLogging.
+// keep count; without statsLogging they do not.
 type EntryView struct {
 	Place
-	ID           string         `json:"id"`
-	Policy       string         `json:"policy,omitempty"`
-	Priority     uint32         `json:"priority"`
-	Action       tenant.Action  `json:"action"`
-	Match        string         `json:"match"`
-	From         string         `json:"from"`
-	To           string         `json:"to"`
-	Stateful     bool           `json:"stateful"`
-	StatsLogging bool           `json:"statsLogging"`
-	FlowLogging  bool           `json:"flowLogging"`
-	Description  string         `json:"description,omitempty"`
-	Counter      tenant.Counter `json:"counter"`
+	ID string `json:"id"`
+	// Policy and Direction are told of an entry that is not shown within its policy.
+	Policy       string           `json:"policy,omitempty"`
+	Direction    tenant.Direction `json:"direction,omitempty"`
+	Priority     uint32           `json:"priority"`
+	Action       tenant.Action    `json:"action"`
+	Match        string           `json:"match"`
+	From         string           `json:"from"`
+	To           string           `json:"to"`
+	Stateful     bool             `json:"stateful"`
+	StatsLogging bool             `json:"statsLogging"`
+	FlowLogging  bool             `json:"flowLogging"`
+	Description  string           `json:"description,omitempty"`
+	Counter      tenant.Counter   `json:"counter"`
 }
 
 // RateLimiterView is a rate limiter. On is what it is on, in words.
@@ -169,7 +171,7 @@ func entryRows(s *tenant.State) (rows []row) {
 		v.Place, v.Policy = p, e.PolicyID
 		order := ""
 		if o := s.Policies[e.PolicyID]; o != nil {
-			v.Policy, order = o.Name, asked(o)
+			v.Policy, v.Direction, order = o.Name, o.Direction, asked(o)
 		}
 		rows = append(rows, row{p, fmt.Sprintf("%s/%d", v.Policy, e.Priority), id, "", v, order + fmt.Sprintf(" %010d", e.Priority)})
 	}
