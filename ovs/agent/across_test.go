@@ -7,12 +7,9 @@ import (
 	"net/netip"
 	"os/exec"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
-
-	vnetns "github.com/vishvananda/netns"
 
 	"nuage/controller/tenant"
 	"nuage/ovs/pipeline"
@@ -136,34 +133,19 @@ func icmpTo(dst tenant.MAC, from, to string) []byte {
 // send sends UDP from a namespace.
 func send(t *testing.T, ns, from, to string, data []byte, times int) {
 	t.Helper()
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		result <- func() error {
-			h, err := vnetns.GetFromName(ns)
-			if err != nil {
+	inside(t, ns, func() error {
+		c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(from)}, &net.UDPAddr{IP: net.ParseIP(to), Port: 4789})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for range times {
+			if _, err := c.Write(data); err != nil {
 				return err
 			}
-			defer h.Close()
-			if err := vnetns.Set(h); err != nil {
-				return err
-			}
-			c, err := net.DialUDP("udp4", &net.UDPAddr{IP: net.ParseIP(from)}, &net.UDPAddr{IP: net.ParseIP(to), Port: 4789})
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			for range times {
-				if _, err := c.Write(data); err != nil {
-					return err
-				}
-			}
-			return nil
-		}()
-	}()
-	if err := <-result; err != nil {
-		t.Fatal(err)
-	}
+		}
+		return nil
+	})
 }
 
 // The first packet of a container to a host that nobody spoke to yet arrives, also after the
