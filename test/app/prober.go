@@ -25,7 +25,6 @@ type question struct{ Protocol, Address string }
 const (
 	open        = "open"
 	refused     = "refused"
-	prohibited  = "prohibited"
 	unreachable = "unreachable"
 	silent      = "silent"
 	sent        = "sent"
@@ -166,11 +165,11 @@ func word(err error) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return refused
-	case errors.Is(err, syscall.EACCES):
-		return prohibited
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return unreachable
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	}
+	var late net.Error
+	if errors.As(err, &late) && late.Timeout() {
 		return silent
 	}
 	return err.Error()

@@ -50,8 +50,8 @@ func (h *Host) Prober(name string, flags ...string) *Prober {
 	return p
 }
 
-// Ask returns an answer a question: "open", "silent", "refused", "prohibited",
-// "unreachable", or "sent" for sctp.
+// Ask returns an answer a question: "open", "silent", "refused", "unreachable",
+// or "sent" for sctp.
 func (p *Prober) Ask(timeout time.Duration, questions ...Question) ([]string, error) {
 	body, err := json.Marshal(map[string]any{"Timeout": timeout, "Questions": questions})
 	if err != nil {

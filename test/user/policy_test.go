@@ -31,7 +31,7 @@ func reaches(t *testing.T, from *host.Prober, protocol, address, want string) {
 func TestThreeTier(t *testing.T) {
 	t.Parallel()
 	h := host.Ready(t)
-	for _, want := range []string{"policies", "Nothing to change"} {
+	for _, want := range []string{"25 changes made", "Nothing to change"} {
 		if out := h.Nuagectl("apply", "-f", "examples/three-tier.yaml"); !strings.Contains(out, want) {
 			t.Errorf("apply:\n%s\nwant: %s", out, want)
 		}
@@ -59,7 +59,7 @@ func TestThreeTier(t *testing.T) {
 	} {
 		reaches(t, c.from, "tcp", c.to.IP+":"+c.port, c.want)
 	}
-	reaches(t, desk, "udp", db.IP+":80", "prohibited")
+	reaches(t, desk, "udp", db.IP+":80", "unreachable") // administratively prohibited
 	h.Reaches(desk.Name, web.IP, 63)
 	h.Reaches(desk.Name, "10.86.9.1", 64) // a gateway always answers
 	h.ReachesNot(web.Name, app.IP)
