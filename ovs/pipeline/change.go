@@ -93,6 +93,13 @@ func (c *Compiler) restate(s *tenant.State, k tenant.Key, d *dirty) {
 	for _, o := range c.reclaim(e, cs) {
 		d.touch(o.key)
 	}
+	for _, cl := range cs { // whose notes have this one's name
+		if r := c.claims[cl]; r.first == e {
+			for _, o := range r.others {
+				d.touch(o.key)
+			}
+		}
+	}
 	switch k.Kind {
 	case tenant.KindVport:
 		c.relocate(s, e, d)

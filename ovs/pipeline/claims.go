@@ -27,6 +27,7 @@ const (
 	claimVTEP             // of a host
 	claimNumber           // of a domain
 	claimVNI              // of a subnet
+	claimPrefix           // of a subnet in a domain
 	claimAddress          // in a domain
 	claimMAC              // in a subnet
 	claimPort             // of this host's bridge
@@ -47,6 +48,8 @@ func (c claim) String() string {
 		return fmt.Sprintf("domain number %d", c.value)
 	case claimVNI:
 		return fmt.Sprintf("VNI %d", c.value)
+	case claimPrefix:
+		return netip.PrefixFrom(addr4(c.value>>8), int(c.value&0xff)).String()
 	case claimAddress:
 		return "address " + addr4(c.value).String()
 	case claimMAC:

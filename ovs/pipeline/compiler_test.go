@@ -2,13 +2,8 @@ package pipeline
 
 import (
 	"fmt"
-	"maps"
-	"net/netip"
 	"strings"
 	"testing"
-	"time"
-
-	"pgregory.net/rapid"
 
 	"nuage/controller/tenant"
 	"nuage/ovs/flow"
@@ -169,107 +164,3 @@ const (
 	flowsPerHost          = 3
 	flowsPerSwitch        = 36
 )
-
-// Whatever changes, in whatever order and grouping, the compiler arrives where a new one
-// would. The pools are small, so that contradictions are the rule.
-func TestIncrementalEqualsFull(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		c := NewCompiler(thisHost)
-		s := tenant.NewState()
-		ports, tunnel := map[string]uint32{}, uint32(0)
-		known := maps.Clone(c.Flows())
-		for range rapid.IntRange(1, 25).Draw(t, "updates") {
-			var keys []tenant.Key
-			for range rapid.IntRange(0, 4).Draw(t, "changes") {
-				ch := drawChange(t)
-				s.Apply(ch)
-				keys = append(keys, ch.Key)
-			}
-			if rapid.IntRange(0, 3).Draw(t, "ports") == 0 {
-				ports, tunnel = drawPorts(t), rapid.SampledFrom([]uint32{0, 5, 6}).Draw(t, "tunnel")
-				c.SetPorts(ports, tunnel)
-			}
-			changed := c.Update(s, keys)
-			// What the agent does: it looks only at what is said to have changed.
-			for _, k := range changed {
-				if f, ok := c.Flows()[k]; ok {
-					known[k] = f
-				} else {
-					delete(known, k)
-				}
-			}
-			flows, notes := Compile(Input{State: s, Host: thisHost, Ports: ports, Tunnel: tunnel})
-			if d := flow.NewDiff(c.Flows(), flows); !d.Empty() {
-				t.Fatalf("incremental differs: lacks %v, has %v", d.Add, d.Delete)
-			}
-			if d := flow.NewDiff(known, flows); !d.Empty() {
-				t.Fatalf("not all changes were named: lacks %v, has %v", d.Add, d.Delete)
-			}
-			if !maps.Equal(notes, c.Notes()) {
-				t.Fatalf("notes %v, want %v", c.Notes(), notes)
-			}
-			for k, n := range notes {
-				if strings.Contains(n, "defect") {
-					t.Fatalf("%v: %s", k, n)
-				}
-				if got := len(c.Fragment(k)); got != 0 && !strings.Contains(n, "not reachable") {
-					t.Fatalf("%v has %d flows and the note %s", k, got, n)
-				}
-			}
-		}
-	})
-}
-
-func drawPorts(t *rapid.T) map[string]uint32 {
-	return rapid.MapOfN(rapid.SampledFrom([]string{"nu1", "nu2", "nu3"}), rapid.Uint32Range(1, 4), 0, 3).Draw(t, "port")
-}
-
-func drawChange(t *rapid.T) tenant.Change {
-	domain := rapid.SampledFrom([]string{"d1", "d2"})
-	subnet := rapid.SampledFrom([]string{"s1", "s2", "s3"})
-	k := tenant.Key{
-		Kind: rapid.SampledFrom([]tenant.Kind{tenant.KindHost, tenant.KindDomain, tenant.KindSubnet, tenant.KindVport, tenant.KindVport}).Draw(t, "kind"),
-	}
-	meta := tenant.Meta{Created: time.Unix(rapid.Int64Range(0, 2).Draw(t, "created"), 0)}
-	gone := rapid.IntRange(0, 3).Draw(t, "gone") == 0
-	switch k.Kind {
-	case tenant.KindHost:
-		k.ID = rapid.SampledFrom([]string{thisHost, "host-2", "host-3"}).Draw(t, "ID")
-		meta.ID = k.ID
-		if gone {
-			break
-		}
-		h := &tenant.Host{Meta: meta, Name: k.ID, MTU: rapid.SampledFrom([]int{0, 1500, 9000, -1}).Draw(t, "MTU")}
-		h.VTEP, _ = netip.ParseAddr(rapid.SampledFrom([]string{"192.0.2.1", "192.0.2.2", "224.0.0.1", "2001:db8::1", ""}).Draw(t, "VTEP"))
-		return tenant.Change{Key: k, Value: h}
-	case tenant.KindDomain:
-		k.ID = domain.Draw(t, "ID")
-		meta.ID = k.ID
-		if gone {
-			break
-		}
-		return tenant.Change{Key: k, Value: &tenant.Domain{Meta: meta, Name: k.ID,
-			Number: rapid.SampledFrom([]uint16{1, 1, 2, 3, 0}).Draw(t, "number")}}
-	case tenant.KindSubnet:
-		k.ID = subnet.Draw(t, "ID")
-		meta.ID = k.ID
-		if gone {
-			break
-		}
-		p := netip.MustParsePrefix(rapid.SampledFrom([]string{"10.0.1.0/24", "10.0.2.0/24", "10.0.0.0/16"}).Draw(t, "cidr"))
-		return tenant.Change{Key: k, Value: &tenant.Subnet{Meta: meta, Name: k.ID, DomainID: domain.Draw(t, "domain"), CIDR: p,
-			Gateway: p.Addr().Next(), VNI: rapid.Uint32Range(0, 3).Draw(t, "VNI")}}
-	default:
-		k.ID = rapid.SampledFrom([]string{"v1", "v2", "v3", "v4", "v5"}).Draw(t, "ID")
-		meta.ID = k.ID
-		if gone {
-			break
-		}
-		return tenant.Change{Key: k, Value: &tenant.Vport{Meta: meta, Name: k.ID, DomainID: domain.Draw(t, "domain"), SubnetID: subnet.Draw(t, "subnet"),
-			MAC:       tenant.MAC{2, 0, 0, 0, 0, rapid.ByteRange(0, 2).Draw(t, "mac")},
-			IPv4:      netip.AddrFrom4([4]byte{10, 0, 1, rapid.ByteRange(1, 3).Draw(t, "addr")}),
-			Host:      rapid.SampledFrom([]string{thisHost, thisHost, "host-2", "host-3", ""}).Draw(t, "host"),
-			Interface: rapid.SampledFrom([]string{"nu1", "nu2", "nu3", ""}).Draw(t, "interface")}}
-	}
-	return tenant.Change{Key: k}
-}

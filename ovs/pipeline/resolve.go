@@ -28,6 +28,9 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 	case tenant.KindSubnet:
 		if sn := s.Subnets[k.ID]; sn != nil {
 			cs = append(cs, claim{what: claimVNI, value: uint64(sn.VNI)})
+			if a := sn.CIDR.Addr(); a.Is4() {
+				cs = append(cs, claim{claimPrefix, sn.DomainID, uint4(a)<<8 | uint64(sn.CIDR.Bits())})
+			}
 			if sn.Gateway.Is4() {
 				cs = append(cs, addressClaim(sn.DomainID, sn.Gateway))
 			}
