@@ -30,18 +30,10 @@ func (h *Host) Iperf(from, to string, duration time.Duration, flags ...string) f
 			Received struct {
 				Rate float64 `json:"bits_per_second"`
 			} `json:"sum_received"`
-			Sum struct {
-				Rate   float64 `json:"bits_per_second"`
-				Lost   float64 `json:"lost_percent"`
-				Sender bool
-			} `json:"sum"`
 		}
 	}
 	if err := json.Unmarshal([]byte(out), &r); err != nil {
 		h.t.Fatalf("iperf3: %v\n%s", err, out)
-	}
-	if r.End.Sum.Rate > 0 { // UDP: what was sent, less what was lost
-		return r.End.Sum.Rate * (1 - r.End.Sum.Lost/100)
 	}
 	return r.End.Received.Rate
 }
