@@ -118,8 +118,7 @@ var subnets = &spec[tenant.Subnet]{
 }
 
 var vports = &spec[tenant.Vport]{
-	called: words{name: "vports", rest: "vport", parent: "subnets", unlisted: true,
-		given: "a vport is made when a container is attached"},
+	called:  words{name: "vports", rest: "vport", parent: "subnets", unlisted: true},
 	objects: func(s *tenant.State) map[string]*tenant.Vport { return s.Vports },
 	meta:    func(o *tenant.Vport) *tenant.Meta { return &o.Meta },
 	within: map[string]func(*tenant.Vport) string{
@@ -128,9 +127,12 @@ var vports = &spec[tenant.Vport]{
 		"domains": func(o *tenant.Vport) string { return o.DomainID },
 	},
 	members: map[string]func(*tenant.State, *tenant.Vport, string) bool{"policygroups": isMember},
-	fields: append(fixed[tenant.Vport](map[string]any{
+	adopt:   func(_ *tenant.State, o *tenant.Vport, parentID string) { o.SubnetID = parentID },
+	initial: newMachine,
+	finish:  finishMachine,
+	fields: append(append(fixed[tenant.Vport](map[string]any{
 		"active": true, "subType": "NONE", "systemType": "SOFTWARE", "DPI": "INHERITED",
-	}),
+	}), machineFields...),
 		required(text("name", func(o *tenant.Vport) *string { return &o.Name })),
 		field[tenant.Vport]{name: "addressSpoofing",
 			get: func(_ *tenant.State, o *tenant.Vport) any {
@@ -140,7 +142,6 @@ var vports = &spec[tenant.Vport]{
 				return "INHERITED"
 			},
 			set: func(o *tenant.Vport, v string) (err error) { o.AddressSpoofing, err = spoofing(v); return err }},
-		derived("type", func(_ *tenant.State, o *tenant.Vport) any { return string(o.Type) }),
 		derived("operationalState", func(s *tenant.State, o *tenant.Vport) any { return operationalStates[vportState(s, o)] }),
 		derived("hasAttachedInterfaces", func(_ *tenant.State, o *tenant.Vport) any { return o.Interface != "" }),
 		derived("domainID", func(_ *tenant.State, o *tenant.Vport) any { return o.DomainID }),
@@ -153,6 +154,7 @@ var vports = &spec[tenant.Vport]{
 			return nil
 		}),
 	),
+	insert:   insertMachine,
 	write:    Store.UpdateVport,
 	takeAway: Store.DeleteVport,
 	mayDelete: func(s *tenant.State, o *tenant.Vport) error {
@@ -161,6 +163,9 @@ var vports = &spec[tenant.Vport]{
 			return nil
 		case vportState(s, o) == vportLost:
 			return tenant.Errorf(tenant.ErrConflict, "vport %s is attached on host %s, which is not alive: delete the host if it is gone for good (nuagectl delete host %s)", o.Name, o.Host, o.Host)
+		}
+		if o.Type == tenant.VportVM {
+			return tenant.Errorf(tenant.ErrConflict, "vport %s is attached on host %s: remove interface %s from the bridge there", o.Name, o.Host, o.Interface)
 		}
 		return tenant.Errorf(tenant.ErrConflict, "vport %s is attached on host %s: disconnect its container there (docker network disconnect)", o.Name, o.Host)
 	},

@@ -56,6 +56,7 @@ type Store interface {
 	CreateSubnet(context.Context, tenant.Subnet) (tenant.Subnet, error)
 	UpdateSubnet(context.Context, tenant.Subnet) (tenant.Subnet, error)
 	DeleteSubnet(ctx context.Context, id string) error
+	BindVport(context.Context, tenant.Vport) (tenant.Vport, error)
 	UpdateVport(context.Context, tenant.Vport) (tenant.Vport, error)
 	DeleteVport(ctx context.Context, id string) error
 	// EvictHost frees all that a host has. It is tenant.ErrConflict while the host is
