@@ -2,6 +2,7 @@ package vsd
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -59,13 +60,6 @@ func aclEntries(d tenant.Direction) *spec[tenant.Entry] {
 			if p := s.Policies[parentID]; p != nil {
 				o.DomainID = p.DomainID
 			}
-			if o.Priority != 0 {
-				return
-			}
-			for _, e := range s.PolicyEntries(parentID) {
-				o.Priority = e.Priority
-			}
-			o.Priority += 100
 		},
 		initial: func(o *tenant.Entry) {
 			o.Action, o.Protocol = tenant.Forward, tenant.TCP // as in VSD
@@ -101,7 +95,7 @@ func aclEntries(d tenant.Direction) *spec[tenant.Entry] {
 		finish: func(o *tenant.Entry, b body) error {
 			return errors.Join(sides[0].read(o, b), sides[1].read(o, b))
 		},
-		insert:   Store.CreateEntry,
+		insert:   insertEntry,
 		write:    Store.UpdateEntry,
 		takeAway: Store.DeleteEntry,
 	}
@@ -109,6 +103,24 @@ func aclEntries(d tenant.Direction) *spec[tenant.Entry] {
 		r.fields = append(r.fields, side.fields()...)
 	}
 	return r
+}
+
+// insertEntry gives an entry without a priority the next one, as VSD does.
+func insertEntry(st Store, ctx context.Context, e tenant.Entry) (tenant.Entry, error) {
+	if e.Priority != 0 {
+		return st.CreateEntry(ctx, e)
+	}
+	for attempt := 1; ; attempt++ {
+		next, err := st.NextEntryPriority(ctx, e.PolicyID)
+		if err != nil {
+			return e, err
+		}
+		e.Priority = next
+		made, err := st.CreateEntry(ctx, e)
+		if err == nil || !errors.Is(err, tenant.ErrExists) || attempt == writeAttempts {
+			return made, err
+		}
+	}
 }
 
 // textual is an attribute whose text the model reads and writes.
