@@ -27,7 +27,7 @@ func TestApply(t *testing.T) {
 	s, _ := start(t, Config{Dir: dir})
 	far, _ := startFar(t, dir, Config{Host: "h2"}) // with small transactions
 	for i, s := range []*Store{s, far} {
-		ctx := context10(t)
+		ctx := contextMinute(t)
 		const zones, entries = 30, 300
 		e := &tenant.Enterprise{Name: fmt.Sprint("E", i)}
 		steps := []tenant.Step{creation(tenant.KindEnterprise, e)}

@@ -54,6 +54,7 @@ type estate struct {
 	t        testing.TB
 	s        *Store
 	victim   *Store
+	own      *Store           // the attacker's
 	cl       *clientv3.Client // the attacker's, h2
 	p, other tenant.Path
 	theirs   tenant.Vport // h1's, on 10.0.1.5
@@ -73,7 +74,7 @@ func newEstate(t testing.TB, autocreate bool) *estate {
 	e.victim = far(t, s, "h1")
 	creds := join(t, s, "h2")
 	own, _ := start(t, Config{Endpoints: creds.Endpoints, TLS: creds.TLS, Host: "h2"})
-	e.cl = client(t, creds)
+	e.cl, e.own = client(t, creds), own
 	for _, h := range []struct {
 		s  *Store
 		v  *tenant.Vport

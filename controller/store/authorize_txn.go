@@ -16,9 +16,9 @@ import (
 
 const (
 	maxValue = 64 << 10
-	// maxCounters is of what a host has counted in one domain; etcd's own limit of a request
-	// is 1.5 MB.
-	maxCounters = 1 << 20
+	// maxCounters is of what a host has counted in one domain; it leaves room in the largest
+	// request that is taken from a host.
+	maxCounters = 768 << 10
 	maxOps      = 128 // etcd's own limit
 	maxNested   = 3
 )

@@ -99,18 +99,12 @@ func (c class[T, P]) change(s *Store) func(*tenant.State, *txn, P) error {
 }
 
 // create commits what plan makes of a copy of v, anew at each attempt.
-func create[T any, P interface {
-	*T
-	object
-}](ctx context.Context, s *Store, v T, read func(*reader) error, plan func(*tenant.State, *txn, P) error) (T, error) {
+func create[T any, P pointer[T]](ctx context.Context, s *Store, v T, read func(*reader) error, plan func(*tenant.State, *txn, P) error) (T, error) {
 	return createIn(ctx, s, "", v, read, plan)
 }
 
 // createIn is create for what is all in one domain.
-func createIn[T any, P interface {
-	*T
-	object
-}](ctx context.Context, s *Store, domain string, v T, read func(*reader) error, plan func(*tenant.State, *txn, P) error) (T, error) {
+func createIn[T any, P pointer[T]](ctx context.Context, s *Store, domain string, v T, read func(*reader) error, plan func(*tenant.State, *txn, P) error) (T, error) {
 	var made T
 	revision, err := s.writeIn(ctx, domain, read, func(st *tenant.State, t *txn) error {
 		made = v
@@ -138,7 +132,6 @@ var holds = map[tenant.Kind][]tenant.Kind{
 	tenant.KindEnterprise: {tenant.KindDomain, tenant.KindNetworkMacro},
 	tenant.KindDomain:     {tenant.KindZone, tenant.KindPolicy, tenant.KindPolicyGroup},
 	tenant.KindZone:       {tenant.KindSubnet},
-	tenant.KindPolicy:     {tenant.KindEntry},
 }
 
 // drop removes an object that has nothing in it and that no other names.

@@ -13,8 +13,7 @@ import (
 	"nuage/controller/tenant"
 )
 
-// countersBytes is how much one transaction writes of counters, more or less: etcd's own
-// limit is 1.5 MB.
+// countersBytes is how much one transaction writes of counters, unless one alone is more.
 const countersBytes = 512 << 10
 
 // PutCounters tells others what this host's switch has counted in each domain; Host and

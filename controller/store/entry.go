@@ -320,10 +320,7 @@ func notFound(kind tenant.Kind, id string) error {
 }
 
 // known checks that an object to be changed is there, and still what the caller has read.
-func known[T any, P interface {
-	*T
-	object
-}](st *tenant.State, kind tenant.Kind, objects map[string]P, m tenant.Meta) (P, error) {
+func known[T any, P pointer[T]](st *tenant.State, kind tenant.Kind, objects map[string]P, m tenant.Meta) (P, error) {
 	have := objects[m.ID]
 	if have == nil {
 		return nil, notFound(kind, m.ID)

@@ -43,6 +43,8 @@ func sizes(s *Store) (n map[tenant.Kind]int) {
 			tenant.KindEnterprise: len(st.Enterprises), tenant.KindDomain: len(st.Domains), tenant.KindZone: len(st.Zones),
 			tenant.KindSubnet: len(st.Subnets), tenant.KindVport: len(st.Vports), tenant.KindLease: len(st.Leases),
 			tenant.KindNetwork: len(st.Networks), tenant.KindHost: len(st.Hosts),
+			tenant.KindPolicyGroup: len(st.PolicyGroups), tenant.KindNetworkMacro: len(st.NetworkMacros), tenant.KindPolicy: len(st.Policies),
+			tenant.KindEntry: len(st.Entries), tenant.KindRateLimiter: len(st.RateLimiters),
 		} {
 			if size > 0 {
 				n[kind] = size

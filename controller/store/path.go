@@ -107,20 +107,11 @@ func (s *Store) EnsurePolicyGroups(ctx context.Context, domainID string, names [
 		return nil
 	}
 	_, err := s.write(ctx, func(r *reader) error {
-		keys := []string{}
+		var wanted []entry
 		for _, name := range names {
-			keys = append(keys, nameKey(tenant.KindPolicyGroup, domainID, name))
+			wanted = append(wanted, groupEntry(&tenant.PolicyGroup{DomainID: domainID, Name: name}))
 		}
-		if err := errors.Join(r.objects(keys...), r.numbersIn(domainID, classGroup, 0)); err != nil {
-			return err
-		}
-		var ids []string
-		for _, key := range keys {
-			if id := r.held[key]; id != "" {
-				ids = append(ids, id)
-			}
-		}
-		return r.identified(ids...)
+		return errors.Join(r.rivals(wanted...), r.numbersIn(domainID, classGroup, 0))
 	}, func(st *tenant.State, t *txn) error {
 		for _, name := range missing(st) {
 			if !create {

@@ -163,7 +163,7 @@ const ruleOps = 7
 // done by calling again.
 func (s *Store) DeletePolicy(ctx context.Context, id string) error {
 	for {
-		var all, found bool
+		all := false
 		_, err := s.write(ctx, func(r *reader) error {
 			batch := s.room()/ruleOps - 2
 			kvs, err := r.get(r.at(namePrefix(tenant.KindEntry, id), clientv3.WithPrefix(), clientv3.WithLimit(int64(batch)+1)))
@@ -175,7 +175,7 @@ func (s *Store) DeletePolicy(ctx context.Context, id string) error {
 			return errors.Join(err, r.identified(ids...))
 		}, func(st *tenant.State, t *txn) error {
 			p := st.Policies[id]
-			if found = p != nil; !found {
+			if p == nil {
 				return notFound(tenant.KindPolicy, id)
 			}
 			for _, e := range st.Entries {

@@ -39,7 +39,8 @@ type Config struct {
 	Log  logrus.FieldLogger
 	// Listen is HOST:PORT on which the embedded etcd is served to other hosts; empty: it is not.
 	Listen string
-	// Autocreate lets the hosts that are served make enterprises, domains, zones and subnets.
+	// Autocreate lets the hosts that are served make enterprises, domains, zones, subnets and
+	// policy groups.
 	Autocreate bool
 	// CADir is where the authority that signs the hosts' certificates is kept; by default
 	// "ca" beside Dir.
