@@ -190,32 +190,36 @@ func (a *Agent) counters() []ovs.FlowFilter {
 	return append(filters, choose(cookies)...)
 }
 
-// countFlows counts what flows have counted since they were last read.
+// countFlows counts what flows have counted since they were last read; a part of them at a
+// time, so that nobody waits for all.
 func (a *Agent) countFlows(stats []flow.Stats) {
-	a.conf.Feed.View(func(s *tenant.State) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.counting.mu.Lock()
-		defer a.counting.mu.Unlock()
-		for _, f := range stats {
-			if of, ok := a.subjectOf(s, f.Flow); ok {
-				a.counting.totals.add(of, a.counting.flows.since(f.Key(), tenant.Counter{Packets: f.Packets, Bytes: f.Bytes}))
+	for part := range slices.Chunk(stats, 1000) {
+		a.conf.Feed.View(func(s *tenant.State) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.counting.mu.Lock()
+			defer a.counting.mu.Unlock()
+			for _, f := range part {
+				if of, ok := a.subjectOf(s, f.Flow); ok {
+					a.counting.totals.add(of, a.counting.flows.since(f.Key(), tenant.Counter{Packets: f.Packets, Bytes: f.Bytes}))
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 // subjectOf is what a flow counts for, if for anything. mu is held.
-func (a *Agent) subjectOf(s *tenant.State, f flow.Flow) (subject, bool) {
-	owner, known := a.compiler.Owner(f.Cookie)
-	switch {
-	case !known || a.domainOf(s, owner) == "":
-		return subject{}, false
-	case owner.Kind == tenant.KindVport:
+func (a *Agent) subjectOf(s *tenant.State, f flow.Flow) (of subject, ok bool) {
+	decides := counts(f)
+	if !decides {
 		d, drops := pipeline.ReasonOf(f)
-		return subject{owner, d.Reason}, drops
+		if !drops || d.Per != "vport" {
+			return of, false
+		}
+		of.reason = d.Reason
 	}
-	return subject{key: owner}, counts(f)
+	of.key, ok = a.compiler.Owner(f.Cookie)
+	return of, ok && decides == (of.key.Kind != tenant.KindVport) && a.domainOf(s, of.key) != ""
 }
 
 // forget are flows that are gone: if they come back, they count from nothing.

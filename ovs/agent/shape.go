@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"maps"
 	"time"
 
 	"nuage/ovs"
@@ -48,24 +47,11 @@ func (a *Agent) shapeAll(ctx context.Context) (changed, failed bool) {
 	if !a.conf.Switch.Status().OVSDB.Connected {
 		return false, true
 	}
-	ports := a.conf.Switch.Ports()
-	a.mu.Lock()
-	maps.DeleteFunc(a.shapes, func(name string, _ shaped) bool { return ports[name].Name == "" })
-	a.mu.Unlock()
-	for name, p := range ports {
-		a.mu.Lock()
-		ready, want, have := a.status.Revision > 0, ovs.Shape(a.compiler.Shapes()[name]), a.shapes[name]
-		a.mu.Unlock()
-		switch {
-		case !ready: // nothing known is not the same as nothing wanted
-			continue
-		case want == have.asked && p.Shape == have.got && have.err == nil:
-			continue
-		}
+	for name, want := range a.misshapen(a.conf.Switch.Ports()) {
 		now := shaped{asked: want, err: a.shape(ctx, name, want)}
 		now.got = a.conf.Switch.Ports()[name].Shape
 		a.mu.Lock()
-		if now.err != nil && (have.err == nil || have.err.Error() != now.err.Error()) {
+		if have := a.shapes[name]; now.err != nil && (have.err == nil || have.err.Error() != now.err.Error()) {
 			a.conf.Log.WithError(now.err).Error("a rate limiter is not in force")
 		}
 		a.shapes[name] = now
@@ -73,6 +59,29 @@ func (a *Agent) shapeAll(ctx context.Context) (changed, failed bool) {
 		changed, failed = true, failed || now.err != nil
 	}
 	return changed, failed
+}
+
+// misshapen are the ports whose bound is not what it should be, and what that is. It
+// forgets ports that are gone.
+func (a *Agent) misshapen(ports map[string]ovs.Port) map[string]ovs.Shape {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.status.Revision == 0 { // nothing known is not the same as nothing wanted
+		return nil
+	}
+	for name := range a.shapes {
+		if _, there := ports[name]; !there {
+			delete(a.shapes, name)
+		}
+	}
+	turn, wanted := map[string]ovs.Shape{}, a.compiler.Shapes()
+	for name, p := range ports {
+		want, have := ovs.Shape(wanted[name]), a.shapes[name]
+		if want != have.asked || p.Shape != have.got || have.err != nil {
+			turn[name] = want
+		}
+	}
+	return turn
 }
 
 func (a *Agent) shape(ctx context.Context, name string, want ovs.Shape) error {
