@@ -26,6 +26,13 @@ type vmZone struct {
 func newVMZone(t testing.TB, h *host.Host, net int) vmZone {
 	t.Helper()
 	z := vmZone{h.Name("corp"), net}
+	z.policy(t, h, "")
+	return z
+}
+
+// policy applies the domain, with policies.
+func (z vmZone) policy(t testing.TB, h *host.Host, policies string) {
+	t.Helper()
 	file := fmt.Sprintf(`
 enterprise: %s
 domains:
@@ -33,11 +40,12 @@ domains:
   zones:
   - {name: DockerZone, subnets: [{name: back, address: 10.%d.1.0/24}]}
   - {name: VMZone, subnets: [{name: VMSubnet, address: 10.%d.2.0/24}]}
-`, z.enterprise, net, net)
+  policyGroups: [guests]
+  policies: [%s]
+`, z.enterprise, z.net, z.net, policies)
 	if out, err := h.TryWith(file, nil, "nuagectl", "apply", "-f", "-"); err != nil {
 		t.Fatalf("nuagectl apply: %v\n%s", err, out)
 	}
-	return z
 }
 
 // container is one in DockerZone.

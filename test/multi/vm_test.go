@@ -20,7 +20,7 @@ func TestVirtualMachines(t *testing.T) {
 	const mac1, mac2 = "52:54:00:78:00:01", "52:54:00:78:00:02"
 	a, b := boot(t, one, "vm0", mac1), boot(t, two, "vm0", mac2)
 	page, ipPage := z.container(two, "page")
-	plug(one, "vm0", z.metadata("vm-1", mac1))
+	plug(one, "vm0", z.metadata("vm-1", mac1, "nuage-policy-group=guests"))
 	plug(two, "vm0", z.metadata("vm-2", mac2))
 	ip1, ip2 := attached(one, "vm0"), attached(two, "vm0")
 
@@ -54,6 +54,21 @@ func TestVirtualMachines(t *testing.T) {
 	}
 	a.run("ping -c 1 -W 3 " + ip2)
 	a.run("ping -c 1 -W 3 -s 1422 " + ip2)
+
+	// Policies know a machine by its group, and do not keep it from its address.
+	z.policy(t, one, `{name: p, direction: egress, priority: 1, entries: [{priority: 10, action: FORWARD, protocol: tcp, destinationPort: "80", from: {zone: DockerZone}, to: {policyGroup: guests}}]}`)
+	one.Programmed()
+	two.Programmed()
+	if out := two.Exec(page, "app", "get", "http://"+ip1+"/"); !strings.Contains(out, mac1) {
+		t.Errorf("the page of a machine whose group the policy allows: %s", out)
+	}
+	if out, err := two.TryDocker("exec", page, "app", "get", "-timeout", "1s", "http://"+ip2+"/"); err == nil {
+		t.Errorf("the page of a machine that is in no group: %s", out)
+	}
+	if out, ok := a.try("ping -c 1 -W 1 " + ip2); ok {
+		t.Errorf("a ping that no entry allows:\n%s", out)
+	}
+	a.lease()
 
 	// With another's address or MAC it reaches nobody, and asks in vain.
 	a.run("ip addr add 10.120.2.250/24 dev eth0")
