@@ -109,13 +109,12 @@ func traceFlow(port uint32, p tenant.Packet) string {
 }
 
 var (
-	traceStep    = regexp.MustCompile(`(?m)^\s*(\d+)\. (.*priority (\d+).*)$`)
-	traceMiss    = regexp.MustCompile(`(?m)^\s*\d+\. (?:.*, )?No match`)
-	traceActual  = regexp.MustCompile(`(?m)^Datapath actions: (.*)$`)
-	traceBack    = regexp.MustCompile(`(?m)^\s+IN_PORT$`)
-	traceVTEP    = regexp.MustCompile(`TUN_IPV4_DST\[\] is now ([0-9.]+)`)
-	traceOutput  = regexp.MustCompile(`output port is (\d+)`)
-	traceRefused = regexp.MustCompile(`^userspace\([^()]*controller\([^()]*\)\)$`)
+	traceStep   = regexp.MustCompile(`(?m)^\s*(\d+)\. (.*priority (\d+).*)$`)
+	traceMiss   = regexp.MustCompile(`(?m)^\s*\d+\. (?:.*, )?No match`)
+	traceActual = regexp.MustCompile(`(?m)^Datapath actions: (.*)$`)
+	traceBack   = regexp.MustCompile(`(?m)^\s+IN_PORT$`)
+	traceVTEP   = regexp.MustCompile(`TUN_IPV4_DST\[\] is now ([0-9.]+)`)
+	traceOutput = regexp.MustCompile(`output port is (\d+)`)
 )
 
 // readTrace reads what ofproto/trace prints, and the number of the port of this host that
@@ -134,7 +133,7 @@ func readTrace(text string) (t Traced, port uint32, err error) {
 	did := actual[len(actual)-1][1]
 	vtep, out := traceVTEP.FindStringSubmatch(text), traceOutput.FindAllStringSubmatch(text, -1)
 	switch {
-	case did == "drop", traceRefused.MatchString(did), traceMiss.MatchString(text):
+	case did == "drop", onlyTold(did), traceMiss.MatchString(text):
 		t.Decision, t.Reason = tenant.Dropped, traceReason(flow.Table(table), uint16(priority))
 	case traceBack.MatchString(text):
 		t.Decision = tenant.Answered
@@ -149,6 +148,28 @@ func readTrace(text string) (t Traced, port uint32, err error) {
 		err = fmt.Errorf("trace: neither output nor drop: %s", did)
 	}
 	return t, port, err
+}
+
+// onlyTold is whether the datapath's actions do nothing but tell the agent, at a bounded
+// rate or not.
+func onlyTold(actions string) bool {
+	depth, start := 0, 0
+	for i, c := range actions + "," {
+		switch {
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == ',' && depth == 0:
+			a := actions[start:i]
+			told := strings.Contains(a, "controller(") && (strings.HasPrefix(a, "userspace(") || strings.HasPrefix(a, "sample("))
+			if !told {
+				return false
+			}
+			start = i + 1
+		}
+	}
+	return true
 }
 
 // traceReason is why the flow drops at which a trace ends.

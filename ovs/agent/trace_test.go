@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"nuage/controller/tenant"
 	"nuage/ovs"
@@ -81,6 +83,65 @@ func TestTrace(t *testing.T) {
 	}
 }
 
+// Of packets that policies decide, the switch says what the model says, on both sides of a
+// tunnel.
+func TestTracePolicies(t *testing.T) {
+	h := newHost(t)
+	a, _ := h.agent(t, 0)
+	h.feed.Publish(1, base()...)
+	h.attach(t, a, 4)
+	h.attach(t, a, 2)
+	entry := func(policy string, priority uint32, e tenant.Entry) tenant.Change {
+		id := fmt.Sprintf("%s-%d", policy, priority)
+		e.ID, e.DomainID, e.PolicyID, e.Priority = id, "app1", policy, priority
+		if e.From.Kind == "" {
+			e.From.Kind, e.To.Kind = tenant.SideAny, tenant.SideAny
+		}
+		return change(tenant.KindEntry, id, &e)
+	}
+	policy := func(id string, number uint16, d tenant.Direction, allow bool) tenant.Change {
+		return change(tenant.KindPolicy, id, &tenant.Policy{Meta: tenant.Meta{ID: id}, Name: id, DomainID: "app1", Number: number, Direction: d, Active: true, DefaultAllowIP: allow})
+	}
+	far := vport(3, "")
+	far.Value.(*tenant.Vport).PolicyGroups = []string{"db"}
+	h.feed.Publish(h.next(), far, policy("out", 1, tenant.Egress, false), policy("in", 2, tenant.Ingress, true),
+		change(tenant.KindPolicyGroup, "g", &tenant.PolicyGroup{Meta: tenant.Meta{ID: "g"}, Name: "db", DomainID: "app1", Number: 1}),
+		entry("out", 1, tenant.Entry{Action: tenant.Forward, Protocol: tenant.TCP, DestinationPort: tenant.PortRange{From: 80, To: 90}, Stateful: true, FlowLogging: true, StatsLogging: true}),
+		entry("out", 2, tenant.Entry{Action: tenant.Reject, Protocol: tenant.UDP}),
+		entry("out", 3, tenant.Entry{Action: tenant.Forward, Protocol: 47}),
+		entry("in", 1, tenant.Entry{Action: tenant.Deny, Protocol: tenant.TCP, DestinationPort: tenant.PortRange{From: 85, To: 85}, FlowLogging: true,
+			From: tenant.Side{Kind: tenant.SideAny}, To: tenant.Side{Kind: tenant.SidePolicyGroup, ID: "g"}}))
+	if err := a.WaitProgrammed(t.Context(), "v2"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, h.wrong)
+	var s *tenant.State
+	h.feed.View(func(st *tenant.State) { s = st })
+	decided := map[tenant.Decision]int{}
+	for _, from := range []string{"v4", "v2", "v3"} {
+		for _, to := range []string{"v4", "v2", "v3"} {
+			for _, proto := range []tenant.Protocol{tenant.TCP, tenant.UDP, tenant.ICMP, tenant.SCTP, 47} {
+				for _, port := range []uint16{22, 80, 85} {
+					if from == to {
+						continue
+					}
+					p := tracedPacket(s.Vports[from], s.Vports[to], proto)
+					p.DstPort = port
+					want := s.Verdict(s.Vports[from], p)
+					got, err := Trace(t.Context(), h.bridge, s, thisHost, s.Vports[from], s.Vports[to], p)
+					if err != nil || got.Decision != want.Decision || got.Reason != want.Reason {
+						t.Errorf("%s to %s, %s %d: the switch says %+v, the model %+v: %v", from, to, proto, port, got, want, err)
+					}
+					decided[got.Decision]++
+				}
+			}
+		}
+	}
+	if decided[tenant.Delivered] == 0 || decided[tenant.Dropped] == 0 {
+		t.Errorf("decisions: %v", decided)
+	}
+}
+
 var _ Tracer = (*ovs.Bridge)(nil)
 
 func tracedPacket(from, to *tenant.Vport, proto tenant.Protocol) tenant.Packet {
@@ -102,6 +163,8 @@ func TestReadTrace(t *testing.T) {
 		{"through conntrack", before + "    ct(table=61)\nFinal flow: x\nDatapath actions: ct(zone=1),recirc(0x1)\n\n====\nrecirc(0x1) - resume\n61. ip, priority 5\n110. priority 0\n    output:NXM_NX_REG1[]\n     -> output port is 3\nDatapath actions: 3\n", tenant.Delivered, "", 3},
 		{"logged and forwarded", before + "    output:NXM_NX_REG1[]\n     -> output port is 7\nDatapath actions: userspace(pid=0,controller(reason=1,dont_send=0)),7\n", tenant.Delivered, "", 7},
 		{"refused aloud", before + "        84. ip, priority 8, cookie 0x2\n            controller(userdata=72)\nDatapath actions: userspace(pid=0,controller(reason=1,dont_send=0,continuation=0,recirc_id=3))\n", tenant.Dropped, tenant.ReasonEgressPolicy, 0},
+		{"refused aloud, metered", before + " 86. priority 8\nDatapath actions: sample(sample=100.0%,actions(meter(0),userspace(pid=0,controller(reason=1,dont_send=1))))\n", tenant.Dropped, tenant.ReasonEgressPolicy, 0},
+		{"logged twice and forwarded", before + "     -> output port is 7\nDatapath actions: sample(sample=100.0%,actions(meter(0),userspace(pid=0,controller(reason=1)))),userspace(pid=0,controller(reason=1)),set(ipv4(ttl=63)),7\n", tenant.Delivered, "", 7},
 		{"nested in a chain", before + "        80. priority 1\n            drop\nDatapath actions: drop\n", tenant.Dropped, tenant.ReasonIngressPolicy, 0},
 	} {
 		got, port, err := readTrace(c.text)
