@@ -158,9 +158,8 @@ func (s *State) judge(domainID string, p Packet, o Outcome) Outcome {
 		reason Reason
 	}{{&in, ReasonIngressPolicy}, {&out, ReasonEgressPolicy}} {
 		if !r.ruling.Allowed {
-			o.Decision, o.To, o.Reason = Dropped, "", r.reason
-			o.Rejected = r.ruling.Entry != nil && r.ruling.Entry.Action == Reject
-			return o
+			return Outcome{Decision: Dropped, Reason: r.reason, Ingress: &in, Egress: &out,
+				Rejected: r.ruling.Entry != nil && r.ruling.Entry.Action == Reject}
 		}
 	}
 	return o

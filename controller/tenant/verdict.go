@@ -162,12 +162,12 @@ func (s *State) verdictIPv4(from *Vport, subnet *Subnet, p Packet) Outcome {
 		}
 	}
 	// The MAC of whoever had the address before, or of a virtual IP.
-	to := s.vportAt(subnet.DomainID, p.Dst)
+	to, virtual := s.vportAt(subnet.DomainID, p.Dst), MAC{}
 	if to == nil {
-		to, _ = s.receives(subnet.DomainID, p.Dst)
+		to, virtual = s.receives(subnet.DomainID, p.Dst)
 	}
 	if to != nil && to.SubnetID == subnet.ID {
-		if o := s.arrive(from, to, p, Outcome{EthSrc: p.EthSrc, TTL: p.TTL}); o.Reason != ReasonNoTunnel {
+		if o := s.arrive(from, to, p, Outcome{EthSrc: p.EthSrc, TTL: p.TTL}); o.Reason != ReasonNoTunnel || p.EthDst == virtual {
 			return o
 		}
 	}
@@ -205,7 +205,7 @@ func (s *State) arrive(from, to *Vport, p Packet, o Outcome) Outcome {
 	o.Decision, o.To = Delivered, to.ID
 	o = s.judge(s.Subnets[to.SubnetID].DomainID, p, o)
 	if o.Decision == Delivered && from.ID == to.ID {
-		return dropped(ReasonHairpin)
+		return Outcome{Decision: Dropped, Reason: ReasonHairpin, Ingress: o.Ingress, Egress: o.Egress}
 	}
 	return o
 }

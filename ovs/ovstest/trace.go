@@ -31,15 +31,19 @@ type Tracked struct {
 // matches ct_state is not to be traced in this way.
 func (o *OVS) TraceTracked(bridge, packet string, c Tracked) string {
 	o.t.Helper()
+	packet, args := c.Args(packet)
+	return o.Trace(bridge, packet, args...)
+}
+
+// Args are the packet and the further arguments of the Trace that TraceTracked asks for.
+func (c Tracked) Args(packet string) (tracked string, args []string) {
 	family := "nw"
 	if c.Src.Is6() {
 		family = "ipv6"
 	}
-	packet = fmt.Sprintf("%s,ct_state=trk|new,ct_mark=%d,ct_%s_src=%v,ct_%s_dst=%v,ct_nw_proto=%d,ct_tp_src=%d,ct_tp_dst=%d",
-		strings.TrimSuffix(packet, ","), c.Mark, family, c.Src, family, c.Dst, c.Proto, c.SrcPort, c.DstPort)
-	var args []string
 	for _, s := range c.States {
 		args = append(args, "--ct-next", s)
 	}
-	return o.Trace(bridge, packet, args...)
+	return fmt.Sprintf("%s,ct_state=trk|new,ct_mark=%d,ct_%s_src=%v,ct_%s_dst=%v,ct_nw_proto=%d,ct_tp_src=%d,ct_tp_dst=%d",
+		strings.TrimSuffix(packet, ","), c.Mark, family, c.Src, family, c.Dst, c.Proto, c.SrcPort, c.DstPort), args
 }

@@ -26,6 +26,11 @@ func forwardVport(f *fragment, o object) {
 		to, m = set(toVTEP(o)), m.And(fromTunnel(0))
 	default:
 		f.drop(DropRemote, m.And(fromTunnel(0)))
+		for _, vip := range o.virtual {
+			if vip.MAC != o.vport.MAC {
+				f.drop(DropRemote, here.And(isIPv4(), fromTunnel(0), flow.EqMAC(flow.EthDst, flow.MAC(vip.MAC)), v4(flow.IPv4Dst, vip.IPv4)))
+			}
+		}
 		return
 	}
 	next := flow.Goto{Table: TableConntrack}
