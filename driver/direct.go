@@ -153,8 +153,8 @@ func (d *Driver) enter(ctx context.Context, e *endpoint, c *Direct, sub *tenant.
 	if err := d.Flows.WaitProgrammed(ctx, e.Vport.ID); err != nil {
 		return "", fmt.Errorf("not on the network yet: %w", err)
 	}
-	_, container := e.names()
-	name, err := d.Links.Move(ctx, link.Inside{Peer: container, Netns: c.Netns,
+	host, container := e.names()
+	name, err := d.Links.Move(ctx, link.Inside{Name: host, Peer: container, Netns: c.Netns,
 		Address: netip.PrefixFrom(e.Vport.IPv4, sub.CIDR.Bits()), Gateway: sub.Gateway})
 	if err != nil {
 		return "", err

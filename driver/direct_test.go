@@ -47,8 +47,9 @@ func (r *rig) direct(n int, netns string) Direct {
 }
 
 // directWorld is what expect should find of an attached container.
-func directWorld(c Direct, address string) []string {
-	host, _ := link.Names(linkID(c.owner()))
+func (r *rig) directWorld(c Direct, address string) []string {
+	v := r.vportOf(c.ContainerID)
+	host, _ := link.Names(linkID(&v))
 	return []string{"vport " + host, "link " + host, "port " + host, "lease " + address + " bound", "record endpoint " + short(c.ContainerID) + " made=true"}
 }
 
@@ -100,7 +101,7 @@ func TestAttachDirect(t *testing.T) {
 	if now := r.vportOf(a.ContainerID); now.ID != v.ID || now.Name != "renamed" {
 		t.Errorf("%+v", now)
 	}
-	r.expect("two", append(directWorld(a, ipA), directWorld(b, ipB)...)...)
+	r.expect("two", append(r.directWorld(a, ipA), r.directWorld(b, ipB)...)...)
 	if ids, err := r.Containers(); err != nil || len(ids) != 2 {
 		t.Errorf("%v %v", ids, err)
 	}
@@ -133,7 +134,7 @@ func TestDirectKeepsItsAddress(t *testing.T) {
 			t.Errorf("detached %v: address %s, was %s", detached, now, ip)
 		}
 		r.Wait()
-		r.expect("started again", directWorld(c, ip)...)
+		r.expect("started again", r.directWorld(c, ip)...)
 		r.run("ip", "netns", "exec", inside(c.Netns), "ping", "-c1", "-W1", "10.85.85.1")
 	}
 }
@@ -156,7 +157,7 @@ func TestDirectStaticAddress(t *testing.T) {
 	if err := r.Attach(bg, d); !errors.Is(err, tenant.ErrConflict) || !strings.Contains(err.Error(), "in use by vport c1") {
 		t.Errorf("%v", err)
 	}
-	r.expect("the first alone", directWorld(c, "10.85.85.77")...)
+	r.expect("the first alone", r.directWorld(c, "10.85.85.77")...)
 }
 
 // Whatever cannot be is refused, leaves nothing behind, and is told until it is mended.
@@ -237,7 +238,7 @@ func TestDirectWithLostJournal(t *testing.T) {
 	if rep := r.reconcile(); len(rep.Adopted) != 1 || len(rep.Removed) != 2 {
 		t.Errorf("%+v", rep)
 	}
-	r.expect("adopted", directWorld(c, ip)...)
+	r.expect("adopted", r.directWorld(c, ip)...)
 	if r.vportOf(nowhere.ContainerID).ID != "" {
 		t.Error("what was told nowhere is left")
 	}
@@ -259,7 +260,7 @@ func TestDirectWhileSettingsAreBad(t *testing.T) {
 	if err := r.Attach(bg, r.direct(2, path)); !errors.Is(err, problem) {
 		t.Errorf("%v", err)
 	}
-	r.expect("the first stays", directWorld(c, ip)...)
+	r.expect("the first stays", r.directWorld(c, ip)...)
 }
 
 // After every single step of an attachment the process may die: the next one finishes or
@@ -285,7 +286,7 @@ func TestDirectCrash(t *testing.T) {
 		if out := r.run("ip", "-n", inside(path), "-o", "link"); strings.Contains(out, " eth1") {
 			t.Fatalf("step %d: attached twice: %s", step, out)
 		}
-		r.expect(fmt.Sprintf("step %d, %s", step, mortal.last), directWorld(c, r.vportOf(c.ContainerID).IPv4.String())...)
+		r.expect(fmt.Sprintf("step %d, %s", step, mortal.last), r.directWorld(c, r.vportOf(c.ContainerID).IPv4.String())...)
 		r.ok(r.Detach(bg, c.ContainerID))
 		r.Wait()
 		r.expect(fmt.Sprintf("step %d, %s, and detached", step, mortal.last))

@@ -2,8 +2,6 @@ package driver
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -72,16 +70,16 @@ func ownerID(o tenant.Owner) string { return cmp.Or(o.EndpointID, o.ContainerID)
 func (e *endpoint) direct() bool { return e.Vport.Owner.EndpointID == "" }
 
 // names are the ends of the endpoint's veth pair.
-func (e *endpoint) names() (host, container string) { return link.Names(linkID(e.Vport.Owner)) }
+func (e *endpoint) names() (host, container string) { return link.Names(linkID(&e.Vport)) }
 
-// linkID is what the links' names are made of. A container that is started again has other
-// links than before: the switch would take the new one for the one that just went.
-func linkID(o tenant.Owner) string {
-	if o.EndpointID != "" || len(o.ContainerID) < 8 {
-		return o.EndpointID
+// linkID is what the links' names are made of. A container that is attached again, at its
+// next start or since the first attempt failed, gets links of other names: the switch
+// would go on with the link that was, and hear nothing from the new one.
+func linkID(v *tenant.Vport) string {
+	if v.Owner.EndpointID != "" || len(v.Owner.ContainerID) < 7 || len(v.ID) < 4 {
+		return v.Owner.EndpointID
 	}
-	start := sha256.Sum256([]byte(o.SandboxKey))
-	return o.ContainerID[:8] + hex.EncodeToString(start[:2])[:3]
+	return v.Owner.ContainerID[:7] + v.ID[:4]
 }
 
 // Keys of the external IDs of our ports.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -21,7 +22,8 @@ var ErrNamespace = errors.New("no network namespace")
 
 // Inside is what the container's end of a pair is to be in the container.
 type Inside struct {
-	Peer    string // the end's name while it is still here, see Names
+	Name    string // the switch's end
+	Peer    string // the container's end, while it is still here
 	Netns   string // path of the container's network namespace
 	Address netip.Prefix
 	Gateway netip.Addr // of the default route; none if not valid
@@ -62,7 +64,31 @@ func (l *Links) move(ctx context.Context, in Inside) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("move: %w", err)
 	}
-	return furnish(there, in)
+	name, err := furnish(there, in)
+	if err != nil {
+		return "", err
+	}
+	return name, l.await(ctx, in.Name)
+}
+
+// await returns once the switch's end carries packets. The other end being up is not
+// enough: the kernel tells this one by a work item of its own, and until that has run,
+// which takes long on a busy host, it drops all that is sent to the container.
+func (l *Links) await(ctx context.Context, name string) error {
+	for {
+		here, err := l.query.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if here.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("%s has no carrier: %w", name, ctx.Err())
+		}
+	}
 }
 
 // openNamespace opens the file of a network namespace, and nothing else: an ordinary file

@@ -22,7 +22,7 @@ func container(t *testing.T, n int) (name, path string) {
 }
 
 func inside(s Spec, path string) Inside {
-	return Inside{Peer: s.Peer, Netns: path, Address: netip.MustParsePrefix("10.85.85.7/24"), Gateway: netip.MustParseAddr("10.85.85.1")}
+	return Inside{Name: s.Name, Peer: s.Peer, Netns: path, Address: netip.MustParsePrefix("10.85.85.7/24"), Gateway: netip.MustParseAddr("10.85.85.1")}
 }
 
 func TestMove(t *testing.T) {
@@ -35,6 +35,9 @@ func TestMove(t *testing.T) {
 	name, err := l.Move(context.Background(), inside(s, path))
 	if err != nil || name != "eth0" {
 		t.Fatalf("%q %v", name, err)
+	}
+	if out := run(t, "ip", "link", "show", "dev", s.Name); !strings.Contains(out, "state UP") || strings.Contains(out, "qdisc noop ") {
+		t.Errorf("the switch's end drops: %s", out)
 	}
 	if out := run(t, "ip", "-n", ns, "-o", "addr", "show", "dev", "eth0"); !strings.Contains(out, "inet 10.85.85.7/24 ") || strings.Contains(out, "inet6") {
 		t.Errorf("addresses: %s", out)
