@@ -256,5 +256,6 @@ func (n *node) seen(ctx context.Context, networks map[string]bool, attached []At
 }
 
 func (n *node) api() http.Handler {
-	return vsd.New(vsd.Config{Store: n.store, Status: n.status, Version: version, Log: n.log.WithField("part", "api")})
+	return vsd.New(vsd.Config{Store: n.store, Status: n.status, Version: version, Log: n.log.WithField("part", "api"),
+		Tracer: tracer{n.bridge, n.store.Feed(), n.host}})
 }

@@ -14,10 +14,9 @@ const stepOps = 8
 // errSplit: what was planned does not go into one transaction.
 var errSplit = errors.New("store: too much for one transaction")
 
-// Apply does the steps of a plan in their order, many in one transaction, and tells how
-// many it has done: after an error the others have changed nothing. It is for plans of
-// thousands of steps; otherwise it is what one creation or update after another would do.
-// Objects say their domain.
+// Apply does the steps of a plan in their order, as many as fit in one transaction, so that
+// no host ever sees a plan of usual size half done, and tells how many it has done: after
+// an error the others have changed nothing. Objects say their domain.
 func (s *Store) Apply(ctx context.Context, steps []tenant.Step) (done int, err error) {
 	for done < len(steps) {
 		n := min(len(steps)-done, s.room()/stepOps)
@@ -60,7 +59,7 @@ func (s *Store) applyAtOnce(ctx context.Context, steps []tenant.Step) error {
 				return fmt.Errorf("%s %s %s: %w", steps[i].Op, steps[i].Kind.Noun(), steps[i].Path, err)
 			}
 		}
-		if len(drafts) > 1 && (t.twice || max(len(t.operations), len(t.conditions)) > s.room()) {
+		if len(drafts) > 1 && max(len(t.operations), len(t.conditions)) > s.room() {
 			return errSplit
 		}
 		return nil
@@ -93,6 +92,9 @@ func (s *Store) draft(step tenant.Step) (draft, error) {
 	case *tenant.Policy:
 		return policies.draft(s, create, *o), nil
 	case *tenant.Entry:
+		if step.Op == tenant.OpDelete {
+			return deletion(o.ID), nil
+		}
 		return rules.draft(s, create, *o), nil
 	case *tenant.RateLimiter:
 		return limiters.draft(s, create, *o), nil
@@ -109,5 +111,22 @@ func (c class[T, P]) draft(s *Store, create bool, v T) draft {
 	return draft{
 		look: func(r *reader) (entry, bool, error) { return c.look(r, v, create) },
 		plan: func(st *tenant.State, t *txn) error { v := v; return plan(st, t, &v) },
+	}
+}
+
+// deletion is of an entry, which nothing is in and nothing names. One that is not there is fine.
+func deletion(id string) draft {
+	return draft{
+		look: func(r *reader) (e entry, ok bool, err error) {
+			_, err = r.object(id)
+			return e, false, err
+		},
+		plan: func(st *tenant.State, t *txn) error {
+			if e := st.Entries[id]; e != nil {
+				t.remove(st, ruleEntry(e))
+				st.Apply(tenant.Change{Key: tenant.Key{Kind: tenant.KindEntry, ID: id}})
+			}
+			return nil
+		},
 	}
 }

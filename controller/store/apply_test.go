@@ -60,17 +60,33 @@ func TestApply(t *testing.T) {
 		if err := s.DeleteNetworkMacro(ctx, m.ID); !errors.Is(err, tenant.ErrConflict) {
 			t.Errorf("what the entries name: %v", err)
 		}
-		// The priority of one is what another had: not in one transaction, but in order.
+		// The priority of one is what another had, one goes, its policy changes twice: all at
+		// once, so that no host sees half of it.
 		a, b := *st.EntryByPriority(p.ID, 298), *st.EntryByPriority(p.ID, 299)
 		a.Priority, b.Priority = 1000, 298
 		same := *st.EntryByPriority(p.ID, 5)
 		update := func(e *tenant.Entry) tenant.Step {
 			return tenant.Step{Op: tenant.OpUpdate, Kind: tenant.KindEntry, Path: "P", Object: e}
 		}
-		if done, err := s.Apply(ctx, []tenant.Step{update(&same), update(&a), update(&b)}); err != nil || done != 3 {
+		gone, heir := *st.EntryByPriority(p.ID, 7), *st.EntryByPriority(p.ID, 8)
+		heir.Priority = 7
+		now, soon := *st.Policies[p.ID], *st.Policies[p.ID]
+		now.Priority, soon.Priority, soon.Active = 5, 6, true
+		policy := func(p *tenant.Policy) tenant.Step {
+			return tenant.Step{Op: tenant.OpUpdate, Kind: tenant.KindPolicy, Path: "P", Object: p}
+		}
+		steps = []tenant.Step{update(&same), update(&a), update(&b), {Op: tenant.OpDelete, Kind: tenant.KindEntry, Path: "P", Object: &gone}, update(&heir), policy(&now), policy(&soon)}
+		if done, err := s.Apply(ctx, steps); err != nil || done != len(steps) {
 			t.Fatalf("%d: %v", done, err)
 		}
 		st = mustRead(t, s)
+		if h, p := st.Entries[heir.ID], st.Policies[p.ID]; st.Entries[gone.ID] != nil || h.Priority != 7 || p.Priority != 6 || !p.Active ||
+			h.Revision != p.Revision || h.Revision != st.Entries[a.ID].Revision || h.Revision != st.Entries[b.ID].Revision {
+			t.Errorf("not all at once: %+v, %+v, %+v", h, p, st.Entries[a.ID])
+		}
+		if e := st.EntryByPriority(p.ID, 7); e == nil || e.ID != heir.ID {
+			t.Errorf("who has priority 7: %+v", e)
+		}
 		if *st.Entries[same.ID] != same || st.Entries[a.ID].Priority != 1000 || st.Entries[b.ID].Priority != 298 {
 			t.Errorf("after the updates: %+v, %+v", st.Entries[a.ID], st.Entries[b.ID])
 		}

@@ -76,7 +76,8 @@ func (c class[T, P]) add(st *tenant.State, t *txn, v P) error {
 	return nil
 }
 
-// change plans the update of an object, unless it is as wanted.
+// change plans the update of an object, unless it is as wanted, on a state that it is
+// changed in.
 func (c class[T, P]) change(s *Store) func(*tenant.State, *txn, P) error {
 	return func(st *tenant.State, t *txn, want P) error {
 		have, err := known(st, c.kind, c.of(st), *want.Base())
@@ -94,7 +95,11 @@ func (c class[T, P]) change(s *Store) func(*tenant.State, *txn, P) error {
 			return nil
 		}
 		want.Base().Updated = s.now()
-		return t.change(st, c.entry(have), c.entry(want))
+		if err := t.change(st, c.entry(have), c.entry(want)); err != nil {
+			return err
+		}
+		st.Apply(tenant.Change{Key: tenant.Key{Kind: c.kind, ID: have.Base().ID}, Value: (*T)(want)})
+		return nil
 	}
 }
 

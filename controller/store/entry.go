@@ -171,7 +171,7 @@ func (t *txn) remove(st *tenant.State, e entry) {
 	t.unchanged(e.key, m.Revision)
 	t.delete(e.key, idKey(m.ID), guardKey(m.ID))
 	for _, key := range e.index() {
-		t.delete(key)
+		t.unclaim(key)
 	}
 	for id := range e.uses {
 		t.delete(usesKey(id, m.ID))

@@ -13,14 +13,14 @@ import (
 type txn struct {
 	conditions []clientv3.Cmp
 	operations []clientv3.Op
+	at         map[string]int               // key that the transaction writes → its operation
 	made       map[string]bool              // keys that the transaction itself writes; false: deletes
 	used       map[string]map[uint32]string // class → number in use → the ID that has it
 	held       map[string]string            // index key → what it was seen to hold
-	twice      bool                         // a key is written twice, which etcd refuses
 	err        error
 }
 
-func newTxn() *txn { return &txn{made: map[string]bool{}} }
+func newTxn() *txn { return &txn{at: map[string]int{}, made: map[string]bool{}} }
 
 // absent: nobody has the key.
 func (t *txn) absent(key string) {
@@ -69,32 +69,36 @@ func (t *txn) put(key string, value any) {
 	t.set(key, string(b))
 }
 
-func (t *txn) set(key, value string) {
-	t.once(key, true)
-	t.operations = append(t.operations, clientv3.OpPut(key, value))
-}
+func (t *txn) set(key, value string) { t.write(key, clientv3.OpPut(key, value), true) }
 
 func (t *txn) delete(keys ...string) {
 	for _, key := range keys {
-		t.once(key, false)
-		t.operations = append(t.operations, clientv3.OpDelete(key))
+		t.write(key, clientv3.OpDelete(key), false)
 	}
 }
 
-func (t *txn) once(key string, there bool) {
-	if _, again := t.made[key]; again {
-		t.twice = true
-	}
+// write adds an operation. Of several on one key, which etcd would refuse, the last counts:
+// that is what they come to.
+func (t *txn) write(key string, op clientv3.Op, there bool) {
 	t.made[key] = there
+	if i, again := t.at[key]; again {
+		t.operations[i] = op
+		return
+	}
+	t.at[key] = len(t.operations)
+	t.operations = append(t.operations, op)
 }
 
 func (t *txn) deletePrefix(prefix string) {
 	t.operations = append(t.operations, clientv3.OpDelete(prefix, clientv3.WithPrefix()))
 }
 
-// claim takes a unique index key for the object id.
+// claim takes a unique index key for the object id. One that the transaction itself has
+// given free was seen to be held by what it changes.
 func (t *txn) claim(key, id string) {
-	t.absent(key)
+	if _, ours := t.made[key]; !ours {
+		t.absent(key)
+	}
 	t.set(key, id)
 	if t.held != nil {
 		t.held[key] = id

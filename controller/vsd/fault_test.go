@@ -1,7 +1,9 @@
 package vsd
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -23,6 +25,21 @@ func (s *troubled) CreateZone(ctx context.Context, z tenant.Zone) (tenant.Zone, 
 		return tenant.Zone{}, err
 	}
 	return s.Store.CreateZone(ctx, z)
+}
+
+// Apply does what comes before the zone that something happens to.
+func (s *troubled) Apply(ctx context.Context, steps []tenant.Step) (int, error) {
+	for i, step := range steps {
+		z, ok := step.Object.(*tenant.Zone)
+		if !ok {
+			continue
+		}
+		if err := s.beforeZone(*z); err != nil {
+			done, first := s.Store.Apply(ctx, steps[:i])
+			return done, cmp.Or(first, fmt.Errorf("%s %s %s: %w", step.Op, step.Kind.Noun(), step.Path, err))
+		}
+	}
+	return s.Store.Apply(ctx, steps)
 }
 
 func (s *troubled) UpdateEnterprise(ctx context.Context, e tenant.Enterprise) (tenant.Enterprise, error) {

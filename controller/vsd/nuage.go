@@ -2,7 +2,6 @@ package vsd
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -182,48 +181,6 @@ func (a *api) apply(r *http.Request) (done Applied, err error) {
 	if done.DryRun {
 		return done, nil
 	}
-	for _, s := range steps {
-		if err := a.execute(r.Context(), s); err != nil {
-			return done, fmt.Errorf("%s %s %s: %w", s.Op, s.Kind.Noun(), s.Path, err)
-		}
-		done.Done++
-	}
-	return done, nil
-}
-
-func (a *api) execute(ctx context.Context, s tenant.Step) (err error) {
-	st, create := a.Store, s.Op == tenant.OpCreate
-	switch o := s.Object.(type) {
-	case *tenant.Enterprise:
-		return oneOf(create, st.CreateEnterprise, st.UpdateEnterprise)(ctx, *o)
-	case *tenant.Domain:
-		return oneOf(create, st.CreateDomain, st.UpdateDomain)(ctx, *o)
-	case *tenant.Zone:
-		return oneOf(create, st.CreateZone, st.UpdateZone)(ctx, *o)
-	case *tenant.Subnet:
-		return oneOf(create, st.CreateSubnet, st.UpdateSubnet)(ctx, *o)
-	case *tenant.NetworkMacro:
-		return oneOf(create, st.CreateNetworkMacro, st.UpdateNetworkMacro)(ctx, *o)
-	case *tenant.PolicyGroup:
-		return oneOf(create, st.CreatePolicyGroup, st.UpdatePolicyGroup)(ctx, *o)
-	case *tenant.Policy:
-		return oneOf(create, st.CreatePolicy, st.UpdatePolicy)(ctx, *o)
-	case *tenant.Entry:
-		if s.Op == tenant.OpDelete {
-			return st.DeleteEntry(ctx, o.ID)
-		}
-		return oneOf(create, st.CreateEntry, st.UpdateEntry)(ctx, *o)
-	case *tenant.RateLimiter:
-		return oneOf(create, st.CreateRateLimiter, st.UpdateRateLimiter)(ctx, *o)
-	}
-	return fmt.Errorf("plan: a step for a %T", s.Object)
-}
-
-// oneOf is one of two writes, of which only the error is of interest.
-func oneOf[T any](first bool, a, b func(context.Context, T) (T, error)) func(context.Context, T) error {
-	f := b
-	if first {
-		f = a
-	}
-	return func(ctx context.Context, o T) error { _, err := f(ctx, o); return err }
+	done.Done, err = a.Store.Apply(r.Context(), steps)
+	return done, err
 }

@@ -59,6 +59,8 @@ type Store interface {
 	BindVport(context.Context, tenant.Vport) (tenant.Vport, error)
 	UpdateVport(context.Context, tenant.Vport) (tenant.Vport, error)
 	DeleteVport(ctx context.Context, id string) error
+	// Apply does the steps of a plan, all at once where they fit, and tells how many are done.
+	Apply(ctx context.Context, steps []tenant.Step) (done int, err error)
 	// EvictHost frees all that a host has. It is tenant.ErrConflict while the host is
 	// alive, unless force.
 	EvictHost(ctx context.Context, name string, force bool) error
