@@ -133,6 +133,7 @@ func (e *estate) with(ip string, f func(*tenant.Vport, *tenant.Lease)) []clientv
 // TestHostWritesOnlyItsOwn lets a host with a valid certificate try what is not its own.
 // Each attempt is refused, and nothing in etcd changes.
 func TestHostWritesOnlyItsOwn(t *testing.T) {
+	t.Parallel()
 	e := newEstate(t, true)
 	put, del := clientv3.OpPut, clientv3.OpDelete
 	ops := func(o ...clientv3.Op) []clientv3.Op { return o }
@@ -405,6 +406,7 @@ func TestReadable(t *testing.T) {
 
 // TestAutocreateOff: without it a host makes nothing that belongs to no host.
 func TestAutocreateOff(t *testing.T) {
+	t.Parallel()
 	s, log := runServing(t, Config{})
 	p := mustPath(t, s, spec("D", "10.0.1.0/24"))
 	h1 := far(t, s, "h1")

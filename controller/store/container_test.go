@@ -8,11 +8,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"nuage/controller/tenant"
 )
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, Config{Dir: t.TempDir()})
 	ctx := context10(t)
 	p := mustPath(t, s, tenant.PathSpec{Enterprise: "Acme", Domain: "App1", Zone: "DockerZone", Subnet: "db",
@@ -81,6 +83,7 @@ func TestRefusals(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 func TestUpdate(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, Config{Dir: t.TempDir()})
 	ctx := context10(t)
 	p := mustPath(t, s, spec("App1", "10.0.1.0/24"))
@@ -124,6 +127,7 @@ func TestUpdate(t *testing.T) {
 }
 
 func TestDeletionFreesEverything(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, Config{Dir: t.TempDir()})
 	ctx := context10(t)
 	for range 2 {
@@ -158,6 +162,7 @@ func TestDeletionFreesEverything(t *testing.T) {
 // TestConcurrentCreation lets many make the same and overlapping things at once: one of
 // each wins, the others are told so, and all numbers are unique.
 func TestConcurrentCreation(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, _ := start(t, Config{Dir: dir})
 	far, _ := start(t, Config{Endpoints: []string{"unix://" + dir + "/etcd.sock"}})
@@ -235,10 +240,12 @@ func TestConcurrentCreation(t *testing.T) {
 // TestParentAndChild races the creation of a child with the deletion of its parent:
 // exactly one of them happens.
 func TestParentAndChild(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, _ := start(t, Config{Dir: dir})
 	far, _ := start(t, Config{Endpoints: []string{"unix://" + dir + "/etcd.sock"}})
-	ctx := context10(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	for i := range 20 {
 		p := mustPath(t, s, spec(fmt.Sprint("D", i), "10.0.1.0/24"))
 		if err := far.catchUpNow(ctx); err != nil {

@@ -22,6 +22,7 @@ func record(name, vtep string) tenant.Host {
 }
 
 func TestHeartbeat(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, _ := start(t, Config{Dir: dir, Host: "h1"})
 	far, stop := startFar(t, dir, Config{Dir: t.TempDir(), Host: "h2", Alive: 2 * time.Second})
@@ -66,6 +67,7 @@ func TestHeartbeat(t *testing.T) {
 // TestOneNameTwoHosts: the name of a living host is not taken over, but by the same host's
 // next process.
 func TestOneNameTwoHosts(t *testing.T) {
+	t.Parallel()
 	dir, own := t.TempDir(), t.TempDir()
 	s, _ := start(t, Config{Dir: dir, Host: "h1"})
 	first, stop := startFar(t, dir, Config{Dir: own, Host: "h2", Alive: 2 * time.Second})
@@ -102,6 +104,7 @@ func TestOneNameTwoHosts(t *testing.T) {
 }
 
 func TestEvict(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, _ := start(t, Config{Dir: dir, Host: "h1"})
 	far, _ := startFar(t, dir, Config{Dir: t.TempDir(), Host: "h2", Alive: 2 * time.Second})
@@ -148,6 +151,9 @@ func TestEvict(t *testing.T) {
 		if _, err := far.PutLease(ctx, l); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := far.Heartbeat(ctx, tenant.HostStatus{}); err != nil {
+		t.Fatal(err)
 	}
 	if err := s.EvictHost(ctx, "h2", false); !errors.Is(err, tenant.ErrConflict) || !strings.Contains(err.Error(), "host h2 is alive") {
 		t.Errorf("evicting the living: %v", err)
@@ -228,6 +234,7 @@ func keys(t *testing.T, s *Store) (keys []string) {
 
 // TestJoinedHost: what a host says of itself and follows is what the serving host allows.
 func TestJoinedHost(t *testing.T) {
+	t.Parallel()
 	s, _ := serving(t, Config{Autocreate: true, Rest: 200 * time.Millisecond})
 	h2 := far(t, s, "h2")
 	ctx := context10(t)

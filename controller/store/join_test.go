@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ func joinAs(t testing.TB, token, host, dir string) (Credentials, error) {
 }
 
 func TestJoin(t *testing.T) {
+	t.Parallel()
 	s, log := runServing(t, Config{})
 	dir := filepath.Join(t.TempDir(), "host")
 	token := newToken(t, s)
@@ -71,6 +73,7 @@ func TestJoin(t *testing.T) {
 }
 
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	s, log := runServing(t, Config{})
 	mustParse := func() token {
 		tk, err := parseToken(newToken(t, s))
@@ -142,6 +145,7 @@ func TestTokens(t *testing.T) {
 
 // TestJoinRepeated: a host whose answer was lost asks again with the same token and key.
 func TestJoinRepeated(t *testing.T) {
+	t.Parallel()
 	s, _ := runServing(t, Config{})
 	token, dir := newToken(t, s), t.TempDir()
 	if _, err := joinAs(t, token, "h1", dir); err != nil {
@@ -171,6 +175,7 @@ func TestJoinRepeated(t *testing.T) {
 // TestJoinAnew: the certificates that a name had before count no more, once another host
 // has joined by it or the host was evicted.
 func TestJoinAnew(t *testing.T) {
+	t.Parallel()
 	s, _ := runServing(t, Config{})
 	old := join(t, s, "h1")
 	before := client(t, old)
@@ -214,6 +219,7 @@ func TestJoinAnew(t *testing.T) {
 
 // TestStrangers: who has no certificate of this authority that is valid now, gets nothing.
 func TestStrangers(t *testing.T) {
+	t.Parallel()
 	s, log := runServing(t, Config{})
 	addr, _ := s.Serving()
 	mine := join(t, s, "h1")
@@ -239,6 +245,7 @@ func TestStrangers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var asked sync.WaitGroup
 	for _, c := range []struct {
 		name string
 		pair *tls.Certificate
@@ -262,13 +269,19 @@ func TestStrangers(t *testing.T) {
 		config := mine.TLS.Clone()
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return c.pair, nil }
 		cl := client(t, Credentials{Endpoints: mine.Endpoints, TLS: config})
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		if _, err := cl.Get(ctx, root); (err == nil) != c.ok {
-			t.Errorf("with a certificate %s: %v", c.name, err)
+		ctx := context10(t)
+		if !c.ok { // the client goes on trying
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
 		}
-		cancel()
-		cl.Close()
+		asked.Go(func() {
+			if _, err := cl.Get(ctx, root); (err == nil) != c.ok {
+				t.Errorf("with a certificate %s: %v", c.name, err)
+			}
+		})
 	}
+	asked.Wait()
 	if !log.has("TLS") {
 		t.Errorf("nothing is logged: %q", log.lines)
 	}
@@ -309,6 +322,7 @@ func TestStrangers(t *testing.T) {
 
 // TestJoinRequests sends what no host would.
 func TestJoinRequests(t *testing.T) {
+	t.Parallel()
 	s, _ := runServing(t, Config{})
 	addr, _ := s.Serving()
 	tk, err := parseToken(newToken(t, s))
@@ -415,6 +429,7 @@ func TestRenewal(t *testing.T) {
 
 // TestAuthority: the authority outlives a restart, and one that is damaged is not replaced.
 func TestAuthority(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "etcd")
 	s, stop := serving(t, Config{Dir: dir})
 	c := join(t, s, "h1")
@@ -453,6 +468,7 @@ func TestAuthority(t *testing.T) {
 
 // TestJoinMoved: a new token tells a joined host where the serving host is now.
 func TestJoinMoved(t *testing.T) {
+	t.Parallel()
 	s, _ := serving(t, Config{})
 	addr, _ := s.Serving()
 	hole := newBlackHole(t, addr)

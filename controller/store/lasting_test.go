@@ -10,10 +10,15 @@ import (
 // A vport made for a machine to come goes from host to host with its address, and stays
 // when each of them has lost it; only one has it at a time.
 func TestLastingVport(t *testing.T) {
+	t.Parallel()
 	s, _ := runServing(t, Config{})
 	ctx := context10(t)
 	p := mustPath(t, s, spec("D", "10.0.1.0/24"))
-	one, two := far(t, s, "h1"), far(t, s, "h2")
+	one, c := far(t, s, "h1"), join(t, s, "h2")
+	two, err := run(t, Config{Endpoints: c.Endpoints, TLS: c.TLS, Host: "h2"}) // which is evicted, and says so
+	if err != nil {
+		t.Fatal(err)
+	}
 	v := newVport(p.Subnet, "10.0.1.9")
 	v.Type, v.Host, v.Interface, v.Lasting, v.ExternalID = tenant.VportVM, "", "", true, "port/1"
 	made, err := s.BindVport(ctx, v)

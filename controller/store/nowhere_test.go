@@ -25,6 +25,7 @@ func wholeVport(t *testing.T, s *Store, id string) *tenant.Vport {
 // What could not be attached, for lack of a subnet, is told all the same; by a host that
 // another serves, too.
 func TestVportInNoSubnet(t *testing.T) {
+	t.Parallel()
 	e := newEstate(t, true)
 	ctx := context10(t)
 	for host, s := range map[string]*Store{"h1": e.victim, "serving": e.s} {
@@ -74,6 +75,7 @@ func TestVportInNoSubnet(t *testing.T) {
 }
 
 func TestEvictionTakesVportsInNoSubnet(t *testing.T) {
+	t.Parallel()
 	s, _ := start(t, Config{Dir: t.TempDir()})
 	ctx := context10(t)
 	v := failed("gone")

@@ -108,6 +108,7 @@ func (w *wire) kill() {
 // TestOutage: whatever keeps etcd away, every call ends in time with ErrUnavailable, Ready
 // turns within a few seconds, the feed stays, and afterwards it shows what is.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name       string
 		fail, mend func(*wire)
@@ -116,6 +117,7 @@ func TestOutage(t *testing.T) {
 		{"swallowed", func(w *wire) { w.swallow(true) }, func(w *wire) { w.swallow(false) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			s, _ := start(t, Config{Dir: dir, Host: "h1"})
 			w := newWire(t, filepath.Join(dir, socketName))

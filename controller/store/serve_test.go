@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -135,9 +134,10 @@ func client(t testing.TB, c Credentials) *clientv3.Client {
 	return cl
 }
 
-// servedBy is set while tests are to run through a serving host's port.
-var servedBy map[string]*served
+// servedBy is who serves a directory, in TestThroughPort: string → *served.
+var servedBy sync.Map
 
+// served is of one test, which starts one store after the other.
 type served struct {
 	s     *Store
 	hosts map[string]Credentials
@@ -146,15 +146,16 @@ type served struct {
 // throughPort makes of a store with a directory, in TestThroughPort, one of a host that has
 // joined, and is served from that directory.
 func throughPort(t testing.TB, c Config) Config {
-	if servedBy == nil || c.Listen != "" || len(c.Endpoints) > 0 {
+	if !strings.HasPrefix(t.Name(), "TestThroughPort/") || c.Listen != "" || len(c.Endpoints) > 0 {
 		return c
 	}
-	by := servedBy[c.Dir]
-	if by == nil {
+	have, ok := servedBy.Load(c.Dir)
+	if !ok {
 		s, _ := serving(t, Config{Dir: c.Dir, Autocreate: true, CADir: t.TempDir(), Reservation: c.Reservation, Rest: c.Rest})
-		by = &served{s, map[string]Credentials{}}
-		servedBy[c.Dir] = by
+		have = &served{s, map[string]Credentials{}}
+		servedBy.Store(c.Dir, have)
 	}
+	by := have.(*served)
 	if _, ok := by.hosts[c.Host]; !ok {
 		by.hosts[c.Host] = join(t, by.s, c.Host)
 	}
@@ -165,25 +166,20 @@ func throughPort(t testing.TB, c Config) Config {
 // TestThroughPort runs the tests of what a host does once more, through the port of a
 // serving host. They fail if anything is refused there, since that is logged.
 func TestThroughPort(t *testing.T) {
-	checks := flag.Lookup("rapid.checks")
-	defer checks.Value.Set(checks.Value.String())
-	checks.Value.Set("10")
+	t.Parallel()
 	for name, test := range map[string]func(*testing.T){
 		"Line": TestLine, "Leases": TestLeases, "Expiry": TestExpiry, "ReleaseSubnet": TestReleaseSubnet, "Model": TestModel,
 		"Restart": TestRestart, "ConcurrentCreation": TestConcurrentCreation,
 		"Follow": TestFollow, "Linger": TestLinger, "Heartbeat": TestHeartbeat, "OneNameTwoHosts": TestOneNameTwoHosts,
 	} {
-		t.Run(name, func(t *testing.T) {
-			servedBy = map[string]*served{}
-			defer func() { servedBy = nil }()
-			test(t)
-		})
+		t.Run(name, test)
 	}
 }
 
 // TestServingRestarts: the store of a joined host comes back by itself when the serving
 // host does, also when its connections vanish without a word.
 func TestServingRestarts(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "etcd")
 	s, stop := serving(t, Config{Dir: dir, Autocreate: true})
 	addr, _ := s.Serving()
@@ -235,6 +231,7 @@ func bounded(t testing.TB, d time.Duration, f func(context.Context) error) error
 // TestBlackHole: a serving host that vanishes without a word is noticed, calls end in time,
 // and all goes on when it is back.
 func TestBlackHole(t *testing.T) {
+	t.Parallel()
 	s, _ := runServing(t, Config{Autocreate: true})
 	addr, _ := s.Serving()
 	hole := newBlackHole(t, addr)

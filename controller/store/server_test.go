@@ -87,6 +87,7 @@ func tcpSockets(t *testing.T) map[string]bool {
 }
 
 func TestDirectoryInUse(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	_, stop := start(t, Config{Dir: dir})
 	second, err := run(t, Config{Dir: dir})
@@ -103,6 +104,7 @@ func TestDirectoryInUse(t *testing.T) {
 }
 
 func TestDirectoryCannotBe(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(dir, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -132,6 +134,7 @@ func needRoot(t *testing.T) {
 }
 
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	needRoot(t)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=400m"); err != nil {
@@ -243,6 +246,7 @@ func TestDamage(t *testing.T) {
 // TestEtcdEndsItself: what etcd answers with the end of the process, here ends etcd only,
 // and it is started again.
 func TestEtcdEndsItself(t *testing.T) {
+	t.Parallel()
 	s, err := run(t, Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -272,7 +276,8 @@ func TestQuota(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx := context10(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	e, err := s.CreateEnterprise(ctx, tenant.Enterprise{Name: "E"})
 	for i := 0; err == nil; i++ {
 		if i == 10000 {
@@ -312,6 +317,7 @@ func TestCrash(t *testing.T) {
 	if dir := os.Getenv("STORE_TEST_CRASH"); dir != "" {
 		crash(t, dir)
 	}
+	t.Parallel()
 	dir := t.TempDir()
 	seen := map[string]bool{}
 	for round := range 3 {
@@ -387,6 +393,7 @@ func crash(t *testing.T, dir string) {
 // TestEndpoints: a store on another's etcd sees what happens there, also while it was
 // away, says when it is away, and comes back by itself.
 func TestEndpoints(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, stop := start(t, Config{Dir: dir})
 	far, err := run(t, Config{Endpoints: []string{"unix://" + filepath.Join(dir, socketName)}})
