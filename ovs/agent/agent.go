@@ -114,6 +114,7 @@ type Agent struct {
 	refused    map[tenant.Key]error  // objects left out until they change or are read back
 	has        equipment
 	shapes     map[string]shaped // by port
+	meterless  bool              // the switch has no meters for what flows show here
 	status     Status            // without maps
 	begun      uint64            // rounds of the loop
 	done       uint64            // the last round that is over
@@ -223,6 +224,7 @@ func (a *Agent) compile(changes *tenant.Subscription) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.compiler.SetPorts(ports, tunnel)
+		a.compiler.SetShowMeters(!a.meterless)
 		a.compiler.SetShaping(st.Datapath == ovs.System) // elsewhere one port's queue starves the others
 		for _, k := range keys {
 			delete(a.refused, k)

@@ -12,9 +12,13 @@ import (
 	"nuage/ovs/pipeline"
 )
 
-// packetsToAgent bounds what all flows together send here, before it costs the agent
-// anything: each answer and each line has a bound of its own beside.
-var packetsToAgent = openflow.Meter{ID: openflow.ControllerMeter, Rate: 2000, Burst: 1000, Packets: true}
+// What flows show is bounded before it costs the agent anything; each answer and each line
+// has a bound of its own beside.
+var (
+	// packetsToAgent is the bound of what no domain's meter bounds.
+	packetsToAgent = openflow.Meter{ID: openflow.ControllerMeter, Rate: 2000, Burst: 1000, Packets: true}
+	perDomain      = openflow.Meter{Rate: 500, Burst: 500, Packets: true}
+)
 
 // equipment is what the switch has beside flows, as last known: meters, which it loses with
 // them, and the bounds of conntrack zones. It is guarded by the Agent's mu; only Run changes
@@ -98,6 +102,7 @@ func (a *Agent) complain(err error) {
 func (a *Agent) equip(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	without := a.meterless // only Run writes it
 	for _, m := range a.lackingMeters() {
 		err := a.conf.Switch.SetMeter(ctx, m)
 		var refusal *openflow.Error
@@ -106,6 +111,9 @@ func (a *Agent) equip(ctx context.Context) error {
 			return fmt.Errorf("switch: %w", err)
 		}
 		a.noteMeter(m, err)
+	}
+	if a.meterless && !without {
+		return errors.New("switch: it has no meters for packets to the agent: compiling without")
 	}
 	a.boundZones(ctx)
 	return nil
@@ -121,10 +129,27 @@ func (a *Agent) lackingMeters() (lacking []openflow.Meter) {
 		}
 	}
 	lacks(packetsToAgent)
+	for id := range a.compiler.ShowMeters() {
+		m := perDomain
+		m.ID = id
+		lacks(m)
+	}
 	for id, r := range a.compiler.Meters() {
 		lacks(meter(id, r))
 	}
 	return lacking
+}
+
+// metered is whether the meter by which a flow shows packets is there. Unlike one that a
+// flow's packets pass, its deletion leaves the flow, which does not see another of that
+// number: it is to be programmed anew. mu is held.
+func (a *Agent) metered(f flow.Flow) bool {
+	for _, action := range f.Actions {
+		if c, ok := action.(flow.Controller); ok && c.Meter != 0 && a.has.meters[c.Meter].ID == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // leastBurst is a packet as large as a sender's segmentation makes them that is left to the
@@ -149,11 +174,13 @@ func (a *Agent) noteMeter(m openflow.Meter, refusal error) {
 		a.has.meters[m.ID] = m
 		delete(a.refused, k)
 		return
+	case m == packetsToAgent || a.compiler.ShowMeters()[m.ID] != "":
+		a.meterless = true
 	case known:
 		a.refused[k] = fmt.Errorf("rate limiter: %w", refusal)
 	}
 	a.has.refused[m] = true
-	a.conf.Log.WithError(refusal).WithField("vport", id).Error("the switch refuses a rate limiter; its vport's flows stay as they are")
+	a.conf.Log.WithError(refusal).WithField("vport", id).Error("the switch refuses a meter")
 }
 
 // dismantle removes the meters and limits that nothing relies on any more, after the flows
@@ -179,9 +206,11 @@ func (a *Agent) dismantle(ctx context.Context) error {
 func (a *Agent) idleMeters() (idle []uint32) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	wanted := a.compiler.Meters()
+	limits, shows := a.compiler.Meters(), a.compiler.ShowMeters()
 	for id := range a.has.meters {
-		if _, ok := wanted[id]; !ok && id != packetsToAgent.ID && id != openflow.SlowpathMeter {
+		_, limited := limits[id]
+		_, shown := shows[id]
+		if !limited && !shown && id != packetsToAgent.ID && id != openflow.SlowpathMeter {
 			idle = append(idle, id)
 		}
 	}

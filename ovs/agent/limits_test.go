@@ -37,8 +37,8 @@ func (h *host) metersWrong(mbit map[uint32]int) string {
 			return fmt.Sprintf("no %q in %s", want, out)
 		}
 	}
-	if n := strings.Count(out, "meter="); n != len(mbit)+1 || !strings.Contains(out, "meter=controller pktps burst") {
-		return fmt.Sprintf("not %d and the agent's own: %s", len(mbit), out)
+	if n := strings.Count(out, "meter="); n != len(mbit)+2 || !strings.Contains(out, "meter=131073 pktps burst") || !strings.Contains(out, "meter=controller pktps burst") {
+		return fmt.Sprintf("not %d, the domain's and the agent's own: %s", len(mbit), out)
 	}
 	return ""
 }
@@ -206,13 +206,30 @@ func TestMetersInOrder(t *testing.T) {
 	right()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.gear.meters) != 2 || m.gear.meters[8].Rate != 14_000 {
+	if len(m.gear.meters) != 3 || m.gear.meters[8].Rate != 14_000 {
 		t.Errorf("meters are %v", m.gear.meters)
 	}
 	for _, e := range lines.AllEntries() {
-		if e.Level <= logrus.WarnLevel && !strings.Contains(e.Message, "refuses a rate limiter") {
+		if e.Level <= logrus.WarnLevel && !strings.Contains(e.Message, "refuses a meter") {
 			t.Errorf("log: %s %v", e.Message, e.Data)
 		}
+	}
+}
+
+// A switch without meters for what flows show to the agent gets the flows without.
+func TestSwitchWithoutMeters(t *testing.T) {
+	m, feed := newMemory(), tenant.NewFeed()
+	m.port("nu7", 7)
+	m.refuseMeter = func(openflow.Meter) bool { return true }
+	feed.Publish(1, append(base(), vport(7, "nu7"))...)
+	a, _ := start(t, Config{Feed: feed, Switch: m})
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := a.WaitProgrammed(ctx, "v7"); err != nil {
+		t.Fatal(err)
+	}
+	if s := a.Status(); len(s.Refused) > 0 || s.Err != nil {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -90,6 +90,17 @@ func (m *memory) DeleteMeter(_ context.Context, id uint32) error {
 	return nil
 }
 
+// metered is whether the meters of a flow are there.
+func (m *memory) metered(f flow.Flow) bool {
+	for _, a := range f.Actions {
+		if c, ok := a.(flow.Controller); ok && c.Meter != 0 && m.gear.meters[c.Meter].ID == 0 {
+			return false
+		}
+	}
+	id := usedMeter(f)
+	return id == 0 || m.gear.meters[id].ID != 0
+}
+
 // usedMeter is the meter that a flow uses; 0 for none.
 func usedMeter(f flow.Flow) uint32 {
 	for _, a := range f.Actions {

@@ -133,7 +133,7 @@ func (m *memory) Apply(_ context.Context, d flow.Diff) error {
 		if m.refuse != nil && m.refuse(f) {
 			return fmt.Errorf("apply: %w", &openflow.Error{Name: "OFPBMC_BAD_FIELD", Flow: &f})
 		}
-		if id := usedMeter(f); id != 0 && m.gear.meters[id].ID == 0 {
+		if !m.metered(f) {
 			return fmt.Errorf("apply: %w", &openflow.Error{Name: "OFPMMFC_INVALID_METER", Flow: &f})
 		}
 	}

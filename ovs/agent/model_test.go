@@ -113,7 +113,7 @@ func desired(feed *tenant.Feed, ports map[string]uint32) (s flow.Set) {
 	ports = maps.Clone(ports)
 	delete(ports, ovs.TunnelPort)
 	feed.View(func(st *tenant.State) {
-		s, _ = pipeline.Compile(pipeline.Input{State: st, Host: thisHost, Ports: ports, Tunnel: tunnel})
+		s, _ = pipeline.Compile(pipeline.Input{State: st, Host: thisHost, Ports: ports, Tunnel: tunnel, ShowMeters: true})
 	})
 	return s
 }

@@ -24,7 +24,8 @@ import (
 type policed struct {
 	*host
 	agent         *Agent
-	web, peer, db string // namespaces
+	lab           string // and of the containers:
+	web, peer, db string
 	lines         *logtest.Hook
 }
 
@@ -38,7 +39,7 @@ func newPoliced(t *testing.T) *policed {
 	pol := policy("pol", "app1", tenant.Ingress, 1)
 	pol.Value.(*tenant.Policy).DefaultAllowIP = true
 	h.feed.Publish(1, append(twoSubnets(), pol)...)
-	p := &policed{host: h, agent: a, lines: lines}
+	p := &policed{host: h, agent: a, lines: lines, lab: lab}
 	p.web = h.container(t, a, lab, 2, "app1", "web", "10.0.0.2")
 	p.peer = h.container(t, a, lab, 4, "app1", "web", "10.0.0.4")
 	p.db = h.container(t, a, lab, 3, "app1", "db", "10.0.1.3")
@@ -199,6 +200,59 @@ func TestConnectionsAreLogged(t *testing.T) {
 	}
 	if len(got) == 2 && (got[1]["entryID"] != "udp" || got[1]["action"] != "denied" || got[1]["destinationPort"] != uint16(553) || got[1]["sourceVport"] != "web-v3") {
 		t.Errorf("lines: %v", got)
+	}
+}
+
+// While one tenant opens thousands of connections that are logged, another's are logged and
+// refused as ever.
+func TestFloodOfOneTenant(t *testing.T) {
+	p := newPoliced(t)
+	other := p.container(t, p.agent, p.lab, 5, "other", "other-web", "10.0.0.5")
+	p.container(t, p.agent, p.lab, 6, "other", "other-web", "10.0.0.6")
+	p.rule(t, "all", func(e *tenant.Entry) { e.Priority, e.FlowLogging = 10, true })
+	revision := p.next()
+	p.feed.Publish(revision, policy("theirs", "other", tenant.Ingress, 1),
+		ruleOf("refuse", "theirs", "other", func(e *tenant.Entry) { e.Priority, e.FlowLogging, e.Action = 10, true, tenant.Reject }))
+	p.wait(t, revision)
+	ended, opened := make(chan struct{}), 0
+	go func() {
+		defer close(ended)
+		inside(t, p.web, func() error {
+			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); opened++ {
+				c, err := net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(10, 0, 1, 3), Port: 9000})
+				if err != nil {
+					return err
+				}
+				c.Write([]byte("x"))
+				c.Close()
+			}
+			return nil
+		})
+	}()
+	refused := 0
+	inside(t, other, func() error {
+		for range 20 { // the switch knows their like from the second on
+			_, err := net.DialTimeout("tcp4", "10.0.0.6:81", 500*time.Millisecond)
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				refused++
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		return nil
+	})
+	<-ended
+	lines := map[any]int{}
+	for _, e := range p.lines.AllEntries() {
+		if e.Data["log"] == flowLogName {
+			lines[e.Data["domainID"]]++
+		}
+	}
+	t.Logf("%d connections opened; lines %v", opened, lines)
+	if refused < 19 || lines["other"] < 19 {
+		t.Errorf("of the other tenant's 20 connections %d were refused and %d logged", refused, lines["other"])
+	}
+	if n := lines["app1"]; opened < 1000 || n < 50 || n > 400 {
+		t.Errorf("%d connections opened, %d logged", opened, n)
 	}
 }
 

@@ -68,6 +68,10 @@ func (a *Agent) readBack(ctx context.Context, first bool) error {
 	pending := map[flow.Key]struct{}{}
 	for id, f := range desired {
 		have, ok := actual[id]
+		if ok && !a.metered(f) {
+			delete(actual, id)
+			ok = false
+		}
 		if ok && have.Equal(f) {
 			continue
 		}

@@ -20,6 +20,8 @@ type Input struct {
 	Tunnel uint32
 	// Shaping is whether ports can be shaped without harm to others.
 	Shaping bool
+	// ShowMeters is whether what each domain shows to the agent passes a meter of its own.
+	ShowMeters bool
 }
 
 // Compile is the desired flows of a host, and the notes: why an object that ought to have
@@ -28,6 +30,7 @@ func Compile(in Input) (flow.Set, map[tenant.Key]string) {
 	c := NewCompiler(in.Host)
 	c.SetPorts(in.Ports, in.Tunnel)
 	c.SetShaping(in.Shaping)
+	c.SetShowMeters(in.ShowMeters)
 	c.Update(in.State, allKeys(in.State))
 	return c.flows, c.notes
 }
@@ -72,13 +75,16 @@ type Compiler struct {
 	moved       []string              // interfaces whose port changed since the last Update
 	tunnelMoved bool
 	shaping     bool
+	showing     bool // see SetShowMeters
+	showMoved   bool // since the last Update
 	flows       flow.Set
 	notes       map[tenant.Key]string
 	// pages counts the entries of each page of a policy, by the policy's ID.
-	pages  map[string]map[uint16]int
-	meters map[uint32]Limit  // see Meters
-	shapes map[string]Limit  // see Shapes
-	zones  map[uint16]string // see Zones
+	pages      map[string]map[uint16]int
+	meters     map[uint32]Limit  // see Meters
+	shapes     map[string]Limit  // see Shapes
+	showMeters map[uint32]string // see ShowMeters
+	zones      map[uint16]string // see Zones
 }
 
 // record is what the compiler remembers of one object.
@@ -96,6 +102,7 @@ type record struct {
 	shape  policyShape // of a policy
 
 	meters [2]uint32 // of a vport whose sending or receiving is limited
+	show   uint32    // the meter of a domain
 	shaped string    // of a vport whose receiving is limited by its port
 	zone   uint16    // of a domain whose connections are tracked
 }
@@ -116,6 +123,7 @@ func NewCompiler(host string) *Compiler {
 		pages:       map[string]map[uint16]int{},
 		meters:      map[uint32]Limit{},
 		shapes:      map[string]Limit{},
+		showMeters:  map[uint32]string{},
 		zones:       map[uint16]string{},
 	}
 	e := c.record(SwitchKey)
@@ -154,6 +162,13 @@ func (c *Compiler) SetShaping(can bool) {
 	}
 }
 
+// SetShowMeters says whether what each domain shows to the agent passes a meter of its own;
+// the next Update takes it into account.
+func (c *Compiler) SetShowMeters(on bool) {
+	c.showMoved = c.showMoved || c.showing != on
+	c.showing = on
+}
+
 // Update recomputes the fragments that depend on the changed objects or ports, and
 // returns the identities of all flows that have changed, each once. The state is the
 // one in which the changes have been applied; nothing of it is kept but its objects.
@@ -170,6 +185,12 @@ func (c *Compiler) Update(s *tenant.State, changed []tenant.Key) []flow.Key {
 		}
 	}
 	c.moved = nil
+	if c.showMoved {
+		c.showMoved = false
+		for k := range c.records {
+			d.touch(k)
+		}
+	}
 	tunnelMoved := c.tunnelMoved
 	if c.tunnelMoved = false; tunnelMoved {
 		c.everyHost(s, d.touch)
@@ -244,6 +265,10 @@ func (c *Compiler) remember(e *record, o object) {
 	case tenant.KindHost:
 		c.vteps[e.key.ID] = o.vtep
 	case tenant.KindDomain:
+		if c.showing {
+			e.show = showMeter(o.domain)
+			c.showMeters[e.show] = o.domain.ID
+		}
 		if o.chains != nil {
 			e.zone = o.domain.Number
 			c.zones[e.zone] = o.domain.ID
@@ -272,17 +297,21 @@ func (c *Compiler) forget(e *record) {
 		delete(c.vteps, e.key.ID)
 	case tenant.KindDomain:
 		delete(c.zones, e.zone)
+		delete(c.showMeters, e.show)
 	case tenant.KindVport:
 		delete(c.meters, e.meters[0])
 		delete(c.meters, e.meters[1])
 		delete(c.shapes, e.shaped)
 	}
-	e.zone, e.meters, e.shaped = 0, [2]uint32{}, ""
+	e.zone, e.meters, e.shaped, e.show = 0, [2]uint32{}, "", 0
 }
 
 // refill runs the stages for one object.
 func (c *Compiler) refill(e *record, o object) {
 	f := fragment{cookie: Cookie(e.key)}
+	if o.domain != nil && c.showing {
+		f.meter = showMeter(o.domain)
+	}
 	c.cookies[f.cookie] = e.key
 	for _, t := range Tables {
 		if stage := t.stage(e.key.Kind); stage != nil {

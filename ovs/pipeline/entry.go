@@ -124,7 +124,7 @@ func (a asking) entry(f *fragment, o object) {
 	}
 	here, there := []flow.Action{decide}, []flow.Action{decide}
 	if e.Action == tenant.Reject {
-		here = []flow.Action{flow.Controller{MaxLen: rejectedBytes, UserData: Reject}, decide}
+		here = []flow.Action{f.show(Reject, rejectedBytes), decide}
 	}
 	for _, m := range formsOf(e) {
 		local := form{flags: isClear(bitFromTunnel)}
@@ -139,7 +139,7 @@ func (a asking) entry(f *fragment, o object) {
 		}
 		for _, opens := range m.opens {
 			f.add(a.entries, at+1, o.entryMatch(m.and(opens).and(local)),
-				append([]flow.Action{flow.Controller{MaxLen: headerBytes, UserData: Log}}, here...)...)
+				append([]flow.Action{f.show(Log, headerBytes)}, here...)...)
 		}
 	}
 }

@@ -67,6 +67,7 @@ func (o object) live() bool { return o.domain != nil || o.vtep.IsValid() }
 // fragment collects the flows of one object.
 type fragment struct {
 	cookie uint64
+	meter  uint32 // the meter of what goes to the agent; 0 for the switch's own
 	flows  []flow.Flow
 }
 
@@ -83,7 +84,12 @@ func (f *fragment) dropAloud(d Drop, m flow.Match, userData string) {
 
 // dropAsking drops and shows that many bytes to the agent.
 func (f *fragment) dropAsking(d Drop, m flow.Match, userData string, bytes uint16) {
-	f.add(d.Table, d.Priority, m, flow.Controller{MaxLen: bytes, UserData: userData})
+	f.add(d.Table, d.Priority, m, f.show(userData, bytes))
+}
+
+// show is the action that shows that many bytes to the agent.
+func (f *fragment) show(userData string, bytes uint16) flow.Action {
+	return flow.Controller{MaxLen: bytes, Meter: f.meter, UserData: userData}
 }
 
 // What the user data of a packet that goes to the agent begins with.

@@ -1,9 +1,18 @@
 package pipeline
 
-import "nuage/ovs/flow"
+import (
+	"nuage/controller/tenant"
+	"nuage/ovs/flow"
+)
 
 // receiving is what the number of a meter for what a port receives has beside the port's.
 const receiving uint32 = 1 << 16
+
+// showing is what the number of a meter for what a domain shows to the agent has beside the
+// domain's: one tenant's flood must not use up what the agent has for all.
+const showing uint32 = 1 << 17
+
+func showMeter(d *tenant.Domain) uint32 { return showing | uint32(d.Number) }
 
 func receiveMeter(o object) uint32 { return receiving | o.port }
 

@@ -61,6 +61,10 @@ type Limit struct{ Rate, Burst uint64 }
 // send, and of what they receive where their ports cannot be shaped. A meter must be on the switch before its flow. The same rules as for Flows.
 func (c *Compiler) Meters() map[uint32]Limit { return c.meters }
 
+// ShowMeters are the meters of what each domain shows to the agent, with the domain's ID. The
+// same rules as for Flows and Meters.
+func (c *Compiler) ShowMeters() map[uint32]string { return c.showMeters }
+
 // MeteredVport is the ID of the vport that a meter limits.
 func (c *Compiler) MeteredVport(meter uint32) (string, bool) { return c.VportAt(meter &^ receiving) }
 
