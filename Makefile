@@ -30,6 +30,7 @@ test: ## all tests: package, host and fleet level (root; see README.md)
 	$(MAKE) check
 	go test -race -timeout 15m $$(go list ./... | grep -v /test/)
 	cd test/vspk && go test ./... # a client of VSD's API, in a module of its own
+	cd test/cyclonus && go test -timeout 15m ./... # 230 cases of policies, 110,000 packets; its own module too
 	go test -timeout 30m -p 1 ./test/...
 
 bench: ## the figures of design section 10, against Docker's bridge in the same run
