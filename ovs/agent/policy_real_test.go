@@ -211,7 +211,7 @@ func TestConnectionsAreLogged(t *testing.T) {
 }
 
 // While one tenant opens thousands of connections that are logged, another's are logged and
-// refused as ever.
+// refused as ever, and no more of the first one's are remembered than a domain may have.
 func TestFloodOfOneTenant(t *testing.T) {
 	p := newPoliced(t)
 	other := p.container(t, p.agent, p.lab, 5, "other", "other-web", "10.0.0.5")
@@ -257,6 +257,10 @@ func TestFloodOfOneTenant(t *testing.T) {
 	t.Logf("%d connections opened; lines %v", opened, lines)
 	if refused < 19 || lines["other"] < 19 {
 		t.Errorf("of the other tenant's 20 connections %d were refused and %d logged", refused, lines["other"])
+	}
+	zones, err := p.bridge.ConntrackLimits(context.Background())
+	if err != nil || zones[1].Count < 900 || zones[1].Count > 1000 || zones[2].Limit != 1000 {
+		t.Errorf("connections are %+v, %v", zones, err)
 	}
 	if n := lines["app1"]; opened < 1000 || n < 50 || n > 400 {
 		t.Errorf("%d connections opened, %d logged", opened, n)
