@@ -147,6 +147,9 @@ func (s *State) judge(domainID string, p Packet, o Outcome) Outcome {
 	if tracked && p.Track == TrackReply {
 		t = p.Of
 		t.DSCP = own.DSCP
+		if own.Dst == t.Dst { // an error that the opener's side sends, or a router in its place
+			t.Src = own.Src
+		}
 	}
 	in, out := s.Rule(domainID, Ingress, t, tracked), s.Rule(domainID, Egress, t, tracked)
 	if in.Allowed && out.Allowed && tracked && p.Track == TrackReply && (in.Stateless() || out.Stateless()) {

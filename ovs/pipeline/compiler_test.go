@@ -162,5 +162,5 @@ const (
 	flowsPerPolicedDomain = 15
 	flowsPerDefault       = 2
 	flowsPerHost          = 3
-	flowsPerSwitch        = 36
+	flowsPerSwitch        = 37
 )

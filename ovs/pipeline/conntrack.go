@@ -1,6 +1,10 @@
 package pipeline
 
-import "nuage/ovs/flow"
+import (
+	"slices"
+
+	"nuage/ovs/flow"
+)
 
 // Connection tracking costs every packet a second pass through the tables, which only a
 // domain with an active policy has a use for; the decision is one flow a domain, so that a
@@ -25,9 +29,13 @@ func stateBase(f *fragment, _ object) {
 	f.add(TableState, 110, flow.NewMatch(isIPv4(), isTracked.of(flow.CTState)),
 		move(flow.CTIPv4Src, regSource), move(flow.CTIPv4Dst, regTarget), next)
 	own := []flow.Action{move(flow.IPv4Src, regSource), move(flow.IPv4Dst, regTarget)}
+	// The switch does not let the opener be read where the state is related alone, as it is of
+	// an ICMP error that the opener sends: as a rule that has its address.
+	f.add(TableState, 120, flow.NewMatch(isIPv4(), isTracked.and(isSet(flow.CTRel)).and(isClear(flow.CTNew|flow.CTEst|flow.CTRpl)).of(flow.CTState)),
+		slices.Concat(own, []flow.Action{next})...)
 	f.add(TableState, 100, flow.NewMatch(isIPv4(), isSet(flow.CTTrk|flow.CTInv).of(flow.CTState)),
-		append([]flow.Action{set(isSet(bitOutOfState).of(regFlags))}, append(own, next)...)...)
-	f.add(TableState, 90, flow.NewMatch(isIPv4()), append(own, next)...)
+		slices.Concat([]flow.Action{set(isSet(bitOutOfState).of(regFlags))}, own, []flow.Action{next})...)
+	f.add(TableState, 90, flow.NewMatch(isIPv4()), slices.Concat(own, []flow.Action{next})...)
 	f.drop(DropStateMiss, flow.NewMatch())
 }
 

@@ -212,11 +212,13 @@ func drawTrack(t *rapid.T, p *tenant.Packet, anyAddr *rapid.Generator[netip.Addr
 	// An error: about a packet of either direction, from wherever it got to.
 	p.Of.Protocol = rapid.SampledFrom([]tenant.Protocol{tenant.TCP, tenant.UDP}).Draw(t, "error about")
 	p.Of.SrcPort, p.Of.DstPort = drawPort(t, "sport"), drawPort(t, "dport")
-	if rapid.Bool().Draw(t, "its own") {
+	beyond := &p.Of.Dst
+	if rapid.Bool().Draw(t, "of the opener") {
 		p.Of.Src, p.Of.Dst = p.Of.Dst, p.Of.Src
+		beyond = &p.Of.Src
 	}
 	if rapid.Bool().Draw(t, "on the way") {
-		p.Of.Dst = anyAddr.Draw(t, "error dst")
+		*beyond = anyAddr.Draw(t, "end")
 	}
 }
 

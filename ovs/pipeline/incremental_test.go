@@ -23,11 +23,12 @@ func TestIncrementalEqualsFull(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := NewCompiler(thisHost)
 		s := tenant.NewState()
-		ports, tunnel := map[string]uint32{}, uint32(0)
+		in := Input{State: s, Host: thisHost, Ports: map[string]uint32{}}
 		var keys []tenant.Key
 		if rapid.IntRange(0, 4).Draw(t, "unsound") < 4 {
-			s, ports = soundState()
-			c.SetPorts(ports, 0)
+			s, in.Ports = soundState()
+			in.State = s
+			c.SetPorts(in.Ports, 0)
 			keys = allKeys(s)
 		}
 		for range rapid.IntRange(10, 25).Draw(t, "updates") {
@@ -37,8 +38,11 @@ func TestIncrementalEqualsFull(t *testing.T) {
 				keys = append(keys, ch.Key)
 			}
 			if rapid.IntRange(0, 7).Draw(t, "ports") == 7 {
-				ports, tunnel = drawPorts(t), rapid.SampledFrom([]uint32{0, 5, 6}).Draw(t, "tunnel")
-				c.SetPorts(ports, tunnel)
+				in.Ports, in.Tunnel = drawPorts(t), rapid.SampledFrom([]uint32{0, 5, 6}).Draw(t, "tunnel")
+				in.Shaping, in.ShowMeters = rapid.Bool().Draw(t, "shaping"), rapid.Bool().Draw(t, "meters of domains")
+				c.SetPorts(in.Ports, in.Tunnel)
+				c.SetShaping(in.Shaping)
+				c.SetShowMeters(in.ShowMeters)
 			}
 			before := maps.Clone(c.Flows())
 			named := c.Update(s, keys)
@@ -57,7 +61,7 @@ func TestIncrementalEqualsFull(t *testing.T) {
 			if len(differ) > 0 {
 				t.Fatalf("not all changes were named: %v", differ)
 			}
-			sameAsFull(t, c, Input{State: s, Host: thisHost, Ports: ports, Tunnel: tunnel})
+			sameAsFull(t, c, in)
 		}
 	})
 }
@@ -97,6 +101,8 @@ func soundState() (*tenant.State, map[string]uint32) {
 func sameAsFull(t *rapid.T, c *Compiler, in Input) {
 	full := NewCompiler(in.Host)
 	full.SetPorts(in.Ports, in.Tunnel)
+	full.SetShaping(in.Shaping)
+	full.SetShowMeters(in.ShowMeters)
 	full.Update(in.State, allKeys(in.State))
 	if d := flow.NewDiff(c.Flows(), full.Flows()); !d.Empty() {
 		t.Fatalf("incremental differs: lacks %v, has %v", d.Add, d.Delete)
@@ -105,6 +111,7 @@ func sameAsFull(t *rapid.T, c *Compiler, in Input) {
 		"notes":  maps.Equal(c.Notes(), full.Notes()),
 		"meters": maps.Equal(c.Meters(), full.Meters()), "shapes": maps.Equal(c.Shapes(), full.Shapes()),
 		"zones": maps.Equal(c.Zones(), full.Zones()), "VTEPs": maps.Equal(c.VTEPs(), full.VTEPs()),
+		"meters of domains": maps.Equal(c.ShowMeters(), full.ShowMeters()),
 	} {
 		if !same {
 			t.Fatalf("%s differ: %v, %v, %v, %v", what, c.Notes(), full.Notes(), c.Meters(), full.Meters())

@@ -264,9 +264,9 @@ func track(w *world, from *tenant.Vport, p tenant.Packet, spelled string) (packe
 	state := map[tenant.Track]string{tenant.TrackNew: "trk,new", tenant.TrackOpener: "trk,est", tenant.TrackReply: "trk,est,rpl", tenant.TrackNone: "trk,inv"}[p.Track]
 	if p.Track == tenant.TrackReply {
 		if of = p.Of; p.Protocol == tenant.ProtocolICMP && p.ICMPType == 3 {
-			state = "trk,rel"
-			if of.Dst == p.Src {
-				state = "trk,rel,rpl"
+			state = "trk,rel,rpl"
+			if of.Dst == p.Dst {
+				state = "trk,rel"
 			}
 		}
 	}
@@ -355,7 +355,9 @@ func expectRulings(o tenant.Outcome) (r ruled) {
 func expectLogs(w *world, from *tenant.Vport, p tenant.Packet, o tenant.Outcome) (n int) {
 	if tenant.Protocol(p.Protocol).Tracked() {
 		t := p.Of
-		t.DSCP = p.DSCP
+		if t.DSCP = p.DSCP; t.Dst == p.Dst {
+			t.Src = p.Src
+		}
 		in, out := w.state.Rule(from.DomainID, tenant.Ingress, t, true), w.state.Rule(from.DomainID, tenant.Egress, t, true)
 		again := in.Allowed && out.Allowed && (in.Stateless() || out.Stateless())
 		if p.Track == tenant.TrackOpener || p.Track == tenant.TrackReply && !again {
