@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"nuage/controller/tenant"
@@ -89,7 +90,24 @@ func (r *review) putHost(kind string, value []byte) error {
 	if err == nil && (h.ID != r.host || h.Name != r.host) {
 		err = deny("it names another host")
 	}
-	return err
+	if err != nil || !h.VTEP.IsValid() {
+		return err
+	}
+	prefix := hostKey("")
+	hosts, revision, err := r.read(prefix, prefixEnd(prefix))
+	if err != nil {
+		return err
+	}
+	still := revisionIs(prefix, pb.Compare_LESS, revision+1)
+	still.RangeEnd = []byte(prefixEnd(prefix))
+	r.conditions = append(r.conditions, still)
+	for _, kv := range hosts {
+		other, err := read[tenant.Host](kv.Value)
+		if err == nil && sameVTEP(h, other) {
+			return deny("VTEP %s is host %s's", h.VTEP, other.ID)
+		}
+	}
+	return nil
 }
 
 // putCounters judges what a host has counted in a domain that there is.

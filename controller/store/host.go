@@ -48,8 +48,9 @@ type sign struct {
 }
 
 // PutHost writes a host; Revision, if set, must be its last. The same again changes nothing.
-// The name of another host that is alive is tenant.ErrConflict. To write this host is to be
-// alive for a while, which Heartbeat prolongs.
+// The name of another host that is alive is tenant.ErrConflict, and so is the VTEP of another
+// host, alive or not: packets for the one would go to the other. To write this host is to
+// be alive for a while, which Heartbeat prolongs.
 func (s *Store) PutHost(ctx context.Context, h tenant.Host) error {
 	if err := h.Validate(); err != nil {
 		return fmt.Errorf("host: %w", err)
@@ -75,7 +76,7 @@ func (s *Store) putHost(ctx context.Context, h tenant.Host, life func(*txn, *ten
 	var alive *mvccpb.KeyValue
 	read := func(r *reader) error {
 		alive = nil
-		kvs, err := r.get(r.at(hostKey(h.ID)), r.at(aliveKey(h.ID)))
+		kvs, err := r.get(r.at(hostKey(""), clientv3.WithPrefix()), r.at(aliveKey(h.ID)))
 		for _, kv := range kvs {
 			if string(kv.Key) == aliveKey(h.ID) {
 				alive = kv
@@ -90,6 +91,14 @@ func (s *Store) putHost(ctx context.Context, h tenant.Host, life func(*txn, *ten
 		if err := putWhole(s, tenant.KindHost, st.Hosts[h.ID], h, hostKey(h.ID), t); err != nil {
 			return err
 		}
+		if len(t.operations) > 0 && h.VTEP.IsValid() {
+			for _, other := range st.Hosts {
+				if sameVTEP(h, other) {
+					return tenant.Errorf(tenant.ErrConflict, "host %s: VTEP %s is host %s's: give this host an underlay address of its own, or evict %s if it is gone", h.ID, h.VTEP, other.ID, other.ID)
+				}
+			}
+			t.still(hostKey(""), st.Revision)
+		}
 		if life == nil {
 			t.absent(aliveKey(h.ID))
 			return nil
@@ -97,6 +106,11 @@ func (s *Store) putHost(ctx context.Context, h tenant.Host, life func(*txn, *ten
 		return life(t, st, alive)
 	})
 	return err
+}
+
+// sameVTEP tells whether another host has the VTEP of h.
+func sameVTEP(h, other *tenant.Host) bool {
+	return other.ID != h.ID && other.VTEP.IsValid() && other.VTEP.Unmap() == h.VTEP.Unmap()
 }
 
 func nameTaken(st *tenant.State, name string) error {

@@ -6,11 +6,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"nuage/controller/tenant"
 )
@@ -262,4 +265,95 @@ func TestJoinedHost(t *testing.T) {
 		t.Error(err)
 	}
 	until(t, "the address is free", func() bool { return len(mustRead(t, h2).Leases) == 0 })
+}
+
+// TestOneVTEPOneHost: no two hosts have one underlay address, whoever writes and however
+// many at once; a host that is evicted has none.
+func TestOneVTEPOneHost(t *testing.T) {
+	t.Parallel()
+	s, _ := runServing(t, Config{Autocreate: true})
+	c := join(t, s, "h2")
+	h2, err := run(t, Config{Endpoints: c.Endpoints, TLS: c.TLS, Host: "h2"}) // which is evicted, and says so
+	if err != nil {
+		t.Fatal(err)
+	}
+	h3 := far(t, s, "h3")
+	ctx := context10(t)
+	for _, err := range []error{s.PutHost(ctx, record("serving", "192.0.2.1")), h2.PutHost(ctx, record("h2", "192.0.2.2")), h3.PutHost(ctx, record("h3", "192.0.2.3")),
+		s.PutHost(ctx, tenant.Host{Meta: tenant.Meta{ID: "blind"}, Name: "blind"}), s.PutHost(ctx, tenant.Host{Meta: tenant.Meta{ID: "new"}, Name: "new"})} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, try := range map[string]error{
+		"h3: VTEP 192.0.2.2 is host h2's":           h3.PutHost(ctx, record("h3", "192.0.2.2")),
+		"h3: VTEP 192.0.2.1 is host serving's":      h3.PutHost(ctx, record("h3", "192.0.2.1")),
+		"h3: VTEP ::ffff:192.0.2.2 is host h2's":    h3.PutHost(ctx, record("h3", "::ffff:192.0.2.2")),
+		"serving: VTEP 192.0.2.3 is host h3's":      s.PutHost(ctx, record("serving", "192.0.2.3")),
+		"new: VTEP 192.0.2.3 is host h3's":          s.PutHost(ctx, record("new", "192.0.2.3")),
+		"another: VTEP 192.0.2.1 is host serving's": s.PutHost(ctx, record("another", "192.0.2.1")),
+		"h2: VTEP 192.0.2.1 is host serving's":      h2.PutHost(ctx, record("h2", "192.0.2.1")),
+	} {
+		if !errors.Is(try, tenant.ErrConflict) || !strings.Contains(try.Error(), "host "+name) {
+			t.Errorf("want %q, got %v", name, try)
+		}
+	}
+	st := mustRead(t, s)
+	if st.Hosts["h3"].VTEP != record("", "192.0.2.3").VTEP || st.Hosts["another"] != nil {
+		t.Errorf("a refused record was written: %+v, %+v", st.Hosts["h3"], st.Hosts["another"])
+	}
+	// The serving host looks itself, whatever a host does.
+	write := func(cl *clientv3.Client, name, vtep string) (bool, error) {
+		resp, err := cl.Txn(ctx).Then(clientv3.OpPut(hostKey(name), text(t, record(name, vtep)))).Commit()
+		return err == nil && resp.Succeeded, err
+	}
+	cl := client(t, join(t, s, "h4"))
+	if ok, err := write(cl, "h4", "192.0.2.2"); ok || err == nil || !strings.Contains(err.Error(), "VTEP 192.0.2.2 is host h2's") {
+		t.Errorf("h4 writes another's VTEP: %v", err)
+	}
+	if ok, err := write(cl, "h4", "192.0.2.4"); !ok {
+		t.Errorf("h4 writes its own: %v", err)
+	}
+	if err := s.EvictHost(ctx, "h2", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := h3.PutHost(ctx, record("h3", "192.0.2.2")); err != nil {
+		t.Errorf("the VTEP of a host that was evicted: %v", err)
+	}
+
+	var cls []*clientv3.Client
+	for i := range 6 {
+		cls = append(cls, client(t, join(t, s, fmt.Sprint("bare", i))))
+	}
+	for round := range 10 {
+		vtep := fmt.Sprint("192.0.2.", 100+round)
+		var winners atomic.Int32
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		for i, cl := range cls {
+			wg.Go(func() {
+				<-start
+				if err := s.PutHost(ctx, record(fmt.Sprint("racer", i), vtep)); err == nil {
+					winners.Add(1)
+				} else if !errors.Is(err, tenant.ErrConflict) {
+					t.Error(err)
+				}
+			})
+			wg.Go(func() {
+				<-start
+				ok, err := write(cl, fmt.Sprint("bare", i), vtep)
+				for !ok && err == nil { // somebody was faster
+					ok, err = write(cl, fmt.Sprint("bare", i), vtep)
+				}
+				if ok {
+					winners.Add(1)
+				}
+			})
+		}
+		close(start)
+		wg.Wait()
+		if winners.Load() != 1 {
+			t.Errorf("%d hosts have got VTEP %s", winners.Load(), vtep)
+		}
+	}
 }
