@@ -232,6 +232,7 @@ func TestFileStaysSmall(t *testing.T) {
 	}
 }
 
+// An fsync is nearly all of it, shared by half of the writers where they are many.
 func BenchmarkPut(b *testing.B) {
 	j := mustOpen(b, b.TempDir())
 	for i := 0; b.Loop(); i++ {
