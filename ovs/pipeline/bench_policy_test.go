@@ -102,4 +102,3 @@ func BenchmarkPolicyChange(b *testing.B) {
 		}
 	}
 }
-

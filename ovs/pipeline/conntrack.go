@@ -24,30 +24,53 @@ func conntrackDomain(f *fragment, o object) {
 // A packet of a connection is judged as the one that opened it, so that a change of policy
 // counts at once for both directions of what is established. What is invalid belongs to no
 // connection, and what is of another protocol is not tracked: their own header is judged.
-func stateBase(f *fragment, _ object) {
-	next := flow.Goto{Table: TableSourceGroups}
-	f.add(TableState, 110, flow.NewMatch(isIPv4(), isTracked.of(flow.CTState)),
-		move(flow.CTIPv4Src, regSource), move(flow.CTIPv4Dst, regTarget), next)
+//
+// The userspace datapath hands over fragments in the place of any packet that it tracks: of
+// datagrams that never became whole, invalid, and of those that have too many for one batch.
+// A domain takes only what was tracked in its own zone, and no fragment that is invalid.
+func stateDomain(f *fragment, o object) {
+	if o.chains == nil {
+		return
+	}
+	m, tracked := flow.NewMatch(isIPv4(), inDomain(o)), flow.Eq(flow.CTZone, uint64(o.domain.Number))
 	own := []flow.Action{move(flow.IPv4Src, regSource), move(flow.IPv4Dst, regTarget)}
+	next := []flow.Action{flow.Goto{Table: TableSourceGroups}}
 	// The switch does not let the opener be read where the state is related alone, as it is of
 	// an ICMP error that the opener sends: as a rule that has its address.
-	f.add(TableState, 120, flow.NewMatch(isIPv4(), isTracked.and(isSet(flow.CTRel)).and(isClear(flow.CTNew|flow.CTEst|flow.CTRpl)).of(flow.CTState)),
-		slices.Concat(own, []flow.Action{next})...)
-	f.add(TableState, 100, flow.NewMatch(isIPv4(), isSet(flow.CTTrk|flow.CTInv).of(flow.CTState)),
-		slices.Concat([]flow.Action{set(isSet(bitOutOfState).of(regFlags))}, own, []flow.Action{next})...)
-	f.add(TableState, 90, flow.NewMatch(isIPv4()), slices.Concat(own, []flow.Action{next})...)
-	f.drop(DropStateMiss, flow.NewMatch())
+	related := isTracked.and(isSet(flow.CTRel)).and(isClear(flow.CTNew | flow.CTEst | flow.CTRpl))
+	f.add(TableState, 120, m.And(tracked, related.of(flow.CTState)), slices.Concat(own, next)...)
+	f.add(TableState, 110, m.And(tracked, isTracked.of(flow.CTState)),
+		append([]flow.Action{move(flow.CTIPv4Src, regSource), move(flow.CTIPv4Dst, regTarget)}, next...)...)
+	f.add(TableState, 100, m.And(tracked, isSet(flow.CTTrk|flow.CTInv).of(flow.CTState), isWhole()),
+		slices.Concat([]flow.Action{set(isSet(bitOutOfState).of(regFlags))}, own, next)...)
+	f.add(TableState, 90, m.And(noState.of(flow.CTState)), slices.Concat(own, next)...)
+}
+
+// What is behind the commit table's ct is checked likewise.
+func releasedDomain(f *fragment, o object) {
+	if o.chains != nil {
+		f.add(TableReleased, 100, flow.NewMatch(isIPv4(), inDomain(o), flow.Eq(flow.CTZone, uint64(o.domain.Number)), isTracked.of(flow.CTState)),
+			flow.Goto{Table: TableLimiter})
+	}
 }
 
 // Conditions on CTState.
 var (
 	isTracked = isSet(flow.CTTrk).and(isClear(flow.CTInv))
 	isOpener  = isTracked.and(isSet(flow.CTNew))
-	noState   = isClear(flow.CTTrk)
+	noState   = isClear(flow.CTTrk | flow.CTInv)
 )
+
+// Conditions on fragments: whole packets; no later fragment; later fragments.
+func isWhole() flow.FieldMatch  { return isClear(1).of(flow.IPFrag) }
+func notLater() flow.FieldMatch { return isClear(2).of(flow.IPFrag) }
+func isLater() flow.FieldMatch  { return isSet(3).of(flow.IPFrag) }
 
 // What a stateless entry allowed is not remembered. A reply to a connection that was
 // remembered, when another entry decided, is asked about once more, by its own header.
+//
+// Fragments go through connection tracking once more, which holds them until the datagram is
+// whole again: until the first of them, which alone shows the ports, has been allowed too.
 func commitBase(f *fragment, _ object) {
 	limiter := flow.Goto{Table: TableLimiter}
 	again := []flow.Action{
@@ -55,11 +78,14 @@ func commitBase(f *fragment, _ object) {
 		set(flow.Eq(regZones, 0)), set(flow.Eq(flow.XXReg2, 0)), set(flow.Eq(flow.XXReg3, 0)),
 		move(flow.IPv4Src, regSource), move(flow.IPv4Dst, regTarget), flow.Resubmit{Table: TableSourceGroups},
 	}
+	whole := flow.CT{ZoneSrc: flow.Bits(regDomain, 0, 16), Table: TableReleased}
+	remember := whole
+	remember.Commit = true
 	known := flow.NewMatch(isIPv4(), isSet(bitStateless).and(isClear(bitOutOfState)).of(regFlags))
-	f.add(TableCommit, 111, known.And(isSet(flow.CTTrk|flow.CTRpl).of(flow.CTState)), again...)
-	f.add(TableCommit, 110, known.And(isSet(flow.CTTrk|flow.CTRel).of(flow.CTState)), again...)
-	f.add(TableCommit, 100, flow.NewMatch(isSet(bitStateless).of(regFlags)), limiter)
-	f.add(TableCommit, 90, flow.NewMatch(isIPv4(), isOpener.and(isClear(flow.CTRel)).of(flow.CTState)),
-		flow.CT{Commit: true, ZoneSrc: flow.Bits(regDomain, 0, 16), Table: flow.NoTable}, limiter)
+	f.add(TableCommit, 121, known.And(isSet(flow.CTTrk|flow.CTRpl).of(flow.CTState)), again...)
+	f.add(TableCommit, 120, known.And(isSet(flow.CTTrk|flow.CTRel).of(flow.CTState)), again...)
+	f.add(TableCommit, 110, flow.NewMatch(isSet(bitStateless).of(regFlags), isIPv4(), isWhole()), limiter)
+	f.add(TableCommit, 100, flow.NewMatch(isClear(bitStateless).of(regFlags), isIPv4(), isOpener.and(isClear(flow.CTRel)).of(flow.CTState)), remember)
+	f.add(TableCommit, 90, flow.NewMatch(isIPv4(), isSet(1).of(flow.IPFrag), isTracked.of(flow.CTState)), whole)
 	f.add(TableCommit, 0, flow.NewMatch(), limiter)
 }

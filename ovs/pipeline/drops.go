@@ -44,7 +44,7 @@ var (
 	DropUnknownMAC      = Drop{TableForwarder, 10, "domain", tenant.ReasonUnknownMAC}
 	DropForwarderMiss   = Drop{TableForwarder, 0, "switch", "not classified"}
 	DropConntrackMiss   = Drop{TableConntrack, 0, "switch", "domain without a decision on policy"}
-	DropStateMiss       = Drop{TableState, 0, "switch", "not classified"}
+	DropStateMiss       = Drop{TableState, 0, "switch", "fragment out of place"}
 	DropIngressClosed   = Drop{TableIngressPolicy, 90, "domain", "policies from the vport into the network that cannot be asked"}
 	DropIngressUnasked  = Drop{TableIngressPolicy, 0, "switch", "no decision"}
 	DropIngressPolicy   = Drop{TableIngressDecision, 100, "domain", tenant.ReasonIngressPolicy}
@@ -55,6 +55,7 @@ var (
 	DropEgressPolicy    = Drop{TableEgressDecision, 100, "domain", tenant.ReasonEgressPolicy}
 	DropEgressDefault   = Drop{TableEgressDecision, 50, "policy", tenant.ReasonEgressPolicy}
 	DropEgressMiss      = Drop{TableEgressDecision, 0, "switch", "no decision"}
+	DropReleasedMiss    = Drop{TableReleased, 0, "switch", "fragment out of place"}
 	DropNoTunnel        = Drop{TableOutput, 50, "switch", "no tunnel to the receiver's host"}
 	DropTooLarge        = Drop{TableEncapsulate, 100, "host", "too large for the way to the receiver's host (answered)"}
 	DropNoEncapsulation = Drop{TableEncapsulate, 0, "switch", "no tunnel port"}
@@ -72,6 +73,7 @@ var Drops = []Drop{
 	DropConntrackMiss, DropStateMiss,
 	DropIngressClosed, DropIngressUnasked, DropIngressPolicy, DropIngressDefault, DropIngressMiss,
 	DropEgressClosed, DropEgressUnasked, DropEgressPolicy, DropEgressDefault, DropEgressMiss,
+	DropReleasedMiss,
 	DropNoTunnel, DropTooLarge, DropNoEncapsulation,
 }
 

@@ -24,13 +24,14 @@ type form struct {
 	opens []form
 }
 
+// and is both; what opens a connection is m's.
 func (m form) and(o form) form {
-	return form{fields: slices.Concat(m.fields, o.fields), flags: m.flags.and(o.flags), state: m.state.and(o.state)}
+	return form{fields: slices.Concat(m.fields, o.fields), flags: m.flags.and(o.flags), state: m.state.and(o.state), opens: m.opens}
 }
 
 var (
-	whole  = form{flags: isClear(bitOutOfState)}
-	broken = form{flags: isSet(bitOutOfState)}
+	inState    = form{flags: isClear(bitOutOfState)}
+	outOfState = form{flags: isSet(bitOutOfState)}
 )
 
 // formsOf are the forms of an entry, no two of which any packet has. A stateful entry that
@@ -39,30 +40,24 @@ func formsOf(e *tenant.Entry) []form {
 	connections := e.Stateful && e.Action == tenant.Forward
 	switch {
 	case e.Protocol == tenant.AnyProtocol && connections:
-		m := whole
+		m := inState
 		m.opens = []form{{state: isOpener}, {state: noState}}
 		return []form{m}
 	case e.Protocol == tenant.AnyProtocol:
-		return []form{{opens: []form{{state: isOpener}, {state: noState}, broken}}}
+		return []form{{opens: []form{{state: isOpener}, {state: noState}, outOfState}}}
 	case !e.Protocol.Tracked():
 		return headerForms(e, form{})
 	}
 	forms := trackedForms(e)
 	if !connections {
-		forms = append(forms, headerForms(e, broken)...)
+		forms = append(forms, headerForms(e, outOfState)...)
 	}
 	return forms
 }
 
 func trackedForms(e *tenant.Entry) []form {
-	base := whole
-	base.state = isTracked
-	base.fields = []flow.FieldMatch{flow.Eq(flow.CTIPProto, uint64(e.Protocol))}
-	forms := portForms(e, base, flow.CTPortSrc, flow.CTPortDst)
-	for i := range forms {
-		forms[i].opens = []form{{state: isOpener}}
-	}
-	return forms
+	base := form{fields: []flow.FieldMatch{flow.Eq(flow.CTIPProto, uint64(e.Protocol))}, state: isTracked, opens: []form{{state: isOpener}}}
+	return portForms(e, base.and(inState), flow.CTPortSrc, flow.CTPortDst)
 }
 
 func headerForms(e *tenant.Entry, base form) []form {
@@ -70,25 +65,33 @@ func headerForms(e *tenant.Entry, base form) []form {
 		tenant.TCP: {flow.TCPSrc, flow.TCPDst}, tenant.UDP: {flow.UDPSrc, flow.UDPDst},
 		tenant.SCTP: {flow.SCTPSrc, flow.SCTPDst}, tenant.ICMP: {flow.ICMPType, flow.ICMPCode},
 	}[e.Protocol]
-	base.fields = []flow.FieldMatch{isProto(uint64(e.Protocol))}
-	forms := portForms(e, base, ports[0], ports[1])
-	for i := range forms {
-		forms[i].opens = []form{{}}
-	}
-	return forms
+	header := form{fields: []flow.FieldMatch{isProto(uint64(e.Protocol))}, opens: []form{{}}}
+	return portForms(e, header.and(base), ports[0], ports[1])
 }
 
-// portForms narrows a form to the entry's ports, or to its ICMP type and code.
+// portForms narrows a form to the entry's ports, or to its ICMP type and code. A later
+// fragment shows neither, not even by connection tracking in the userspace datapath: it is
+// allowed by an entry that would allow it with some ports, and is held back behind the
+// policies until the first has been allowed as well (see commitBase).
 func portForms(e *tenant.Entry, base form, src, dst flow.Field) []form {
+	if e.SourcePort.Any() && e.DestinationPort.Any() && e.ICMPType == 0 {
+		return []form{base}
+	}
+	var forms []form
+	if e.Action == tenant.Forward && e.Protocol.Tracked() {
+		later := base.and(form{fields: []flow.FieldMatch{isLater()}})
+		later.opens = nil
+		forms = append(forms, later)
+	}
 	if e.Protocol == tenant.ICMP {
+		base.fields = append(slices.Clip(base.fields), notLater())
 		for f, v := range map[flow.Field]tenant.OptionalByte{src: e.ICMPType, dst: e.ICMPCode} {
 			if v, ok := v.Value(); ok {
 				base.fields = append(base.fields, flow.Eq(f, uint64(v)))
 			}
 		}
-		return []form{base}
+		return append(forms, base)
 	}
-	var forms []form
 	for _, s := range portPieces(src, e.SourcePort) {
 		for _, d := range portPieces(dst, e.DestinationPort) {
 			forms = append(forms, base.and(form{fields: slices.Concat(s, d)}))

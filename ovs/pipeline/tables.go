@@ -34,6 +34,7 @@ const (
 	TableEgressEntries   flow.Table = 85
 	TableEgressDecision  flow.Table = 86
 	TableCommit          flow.Table = 90
+	TableReleased        flow.Table = 91
 	TableLimiter         flow.Table = 100
 	TableOutput          flow.Table = 110
 	TableEncapsulate     flow.Table = 120
@@ -128,9 +129,9 @@ var Tables = []Table{
 		Number: TableState, Name: "state",
 		Purpose: "The addresses that policies judge: of who opened the connection and to whom; of what belongs to none, the packet's own.",
 		Arrives: "Packets of domains with policies.",
-		Miss:    "Dropped.",
+		Miss:    "Dropped: fragments that are no whole datagram's, or that connection tracking put into the place of another domain's packet.",
 		Next:    []flow.Table{TableSourceGroups},
-		base:    stateBase,
+		base:    missDrop(DropStateMiss), domain: stateDomain,
 	},
 	{
 		Number: TableSourceGroups, Name: "source-groups",
@@ -206,11 +207,19 @@ var Tables = []Table{
 	},
 	{
 		Number: TableCommit, Name: "commit",
-		Purpose: "Remembers a new connection, unless a stateless entry allowed it; has a reply to one that is remembered, and that a stateless entry allows now, judged by its own header.",
+		Purpose: "Remembers a new connection, unless a stateless entry allowed it; has a reply to one that is remembered, and that a stateless entry allows now, judged by its own header. Fragments wait here for each other.",
 		Arrives: "What both sides allow.",
 		Miss:    "To the limiter.",
-		Next:    []flow.Table{TableLimiter},
+		Next:    []flow.Table{TableReleased, TableLimiter},
 		base:    commitBase,
+	},
+	{
+		Number: TableReleased, Name: "released",
+		Purpose: "Takes what has been remembered, and fragments of which all are allowed.",
+		Arrives: "New connections, and fragments.",
+		Miss:    "Dropped, as in state.",
+		Next:    []flow.Table{TableLimiter},
+		base:    missDrop(DropReleasedMiss), domain: releasedDomain,
 	},
 	{
 		Number: TableLimiter, Name: "limiter",

@@ -161,7 +161,7 @@ func TestDropsAreDistinctAndCountedByTheirObject(t *testing.T) {
 // What the switch's own flows say of a packet between guard and output is by its state
 // alone; all else is by domain, or by a vport's port.
 func TestIsolationIsKeyedByDomain(t *testing.T) {
-	states := []flow.Field{regFlags, flow.CTState, flow.EthType}
+	states := []flow.Field{regFlags, flow.CTState, flow.EthType, flow.IPFrag}
 	for _, f := range mustCompile(t, policed()) {
 		if f.Table <= TableGuard || f.Table >= TableOutput {
 			continue
