@@ -135,7 +135,7 @@ func sameAsFull(t *rapid.T, c *Compiler, in Input) {
 					t.Fatalf("%v uses a meter that is not listed", f)
 				}
 			case flow.CT:
-				if !a.Commit && c.Zones()[a.Zone] == "" {
+				if a.ZoneSrc.Width == 0 && c.Zones()[a.Zone] == "" {
 					t.Fatalf("%v uses a zone that is not listed", f)
 				}
 			}

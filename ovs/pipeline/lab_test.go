@@ -151,7 +151,7 @@ func (l *lab) trace(host, packet string, args ...string) (traced, error) {
 	r.final = text[strings.LastIndex(text, "Final flow: ")+len("Final flow: "):]
 	r.final, _, _ = strings.Cut(r.final, "\n")
 	if r.final == "unchanged" {
-		r.final, _, _ = strings.Cut(strings.TrimPrefix(text, "Flow: "), "\n")
+		r.final, _, _ = strings.Cut(text[strings.LastIndex(text, "\nFlow: ")+1:], "\n")
 	}
 	did := actual.FindAllStringSubmatch(text, -1)
 	last := did[len(did)-1][1]
