@@ -189,6 +189,19 @@ func TestFeatures(t *testing.T) {
 	}
 }
 
+// The switch looks at the ports of a first fragment, as of a whole packet.
+func TestFirstFragments(t *testing.T) {
+	f := start(t)
+	if _, err := f.Listen(ctxOf(t)); err != nil {
+		t.Fatal(err)
+	}
+	match := flow.NewMatch(flow.Eq(flow.EthType, flow.EthIPv4), flow.Eq(flow.IPProto, flow.ProtoUDP), flow.Eq(flow.UDPSrc, 67))
+	f.apply(t, flow.Diff{Add: []flow.Flow{{Priority: 5, Match: match, Actions: []flow.Action{flow.Goto{Table: 7}}}}})
+	if out := f.ovs.Appctl("ofproto/trace", bridge, "udp,udp_src=67,nw_frag=first"); !strings.Contains(out, "goto_table:7") {
+		t.Error(out)
+	}
+}
+
 // A packet from us meets the flows, is counted, and comes back from a flow that sends it
 // to us, with what the flow knows.
 func TestPackets(t *testing.T) {

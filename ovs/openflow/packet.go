@@ -57,13 +57,15 @@ func (PortStatus) isEvent() {}
 
 // Listen asks the switch for events and returns the channel that they come on, which is
 // the same for every call and is closed with the connection. Events that nobody has
-// taken are dropped from some hundred on; Dropped counts them.
+// taken are dropped from some hundred on; Dropped counts them. From then on the bridge also
+// shows flows the ports of first fragments: without, they are 0 in every fragment, and a flow
+// that drops by port would let a fragmented packet through.
 func (c *Conn) Listen(ctx context.Context) (<-chan Event, error) {
 	err := c.tell(ctx, func(b []byte, xid uint32) []byte {
 		b = be.AppendUint32(appendHeader(b, typeExperimenter, xid), vendorNicira)
 		return be.AppendUint32(be.AppendUint32(b, nxSetPacketInFormat), packetInFormat2)
 	}, func(b []byte, xid uint32) []byte {
-		return append(appendHeader(b, typeSetConfig, xid), 0, 0, 0xff, 0xff)
+		return append(appendHeader(b, typeSetConfig, xid), 0, fragmentsShowPorts, 0xff, 0xff)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)

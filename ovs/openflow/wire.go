@@ -27,6 +27,8 @@ const (
 
 	vendorNicira = 0x2320
 
+	fragmentsShowPorts = 3 // OFPC_FRAG_NX_MATCH
+
 	headerLen  = 8
 	maxMessage = 65535
 	noBuffer   = 0xffffffff
