@@ -143,7 +143,7 @@ func TestFlowsPerObject(t *testing.T) {
 		{Kind: tenant.KindHost, ID: thisHost}:       0,
 		{Kind: tenant.KindNetworkMacro, ID: "corp"}: 0,
 		SwitchKey: flowsPerSwitch,
-		any:       1, tcp: 1, stateless: 2, sctp: 1, ports: 31, counted: 2, logged: 2,
+		any:       1, tcp: 1, stateless: 2, sctp: 1, ports: 30, counted: 2, logged: 2,
 	} {
 		if n := flowsOf(flows, k); n != want {
 			t.Errorf("%v has %d flows, want %d", k, n, want)
@@ -159,7 +159,7 @@ const (
 	flowsPerSubnet        = 8
 	flowsPerZone          = 1
 	flowsPerDomain        = 8
-	flowsPerPolicedDomain = 20
+	flowsPerPolicedDomain = 21
 	flowsPerDefault       = 2
 	flowsPerHost          = 3
 	flowsPerSwitch        = 35

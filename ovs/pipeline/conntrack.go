@@ -27,7 +27,9 @@ func conntrackDomain(f *fragment, o object) {
 //
 // The userspace datapath hands over fragments in the place of any packet that it tracks: of
 // datagrams that never became whole, invalid, and of those that have too many for one batch.
-// A domain takes only what was tracked in its own zone, and no fragment that is invalid.
+// A domain takes only what was tracked in its own zone, and no fragment that is invalid. A
+// later fragment shows no port there, not even by connection tracking: it is not judged, but
+// waits behind the policies for the first (see commitBase).
 func stateDomain(f *fragment, o object) {
 	if o.chains == nil {
 		return
@@ -38,6 +40,7 @@ func stateDomain(f *fragment, o object) {
 	// The switch does not let the opener be read where the state is related alone, as it is of
 	// an ICMP error that the opener sends: as a rule that has its address.
 	related := isTracked.and(isSet(flow.CTRel)).and(isClear(flow.CTNew | flow.CTEst | flow.CTRpl))
+	f.add(TableState, 130, m.And(tracked, isTracked.of(flow.CTState), isLater()), flow.Goto{Table: TableCommit})
 	f.add(TableState, 120, m.And(tracked, related.of(flow.CTState)), slices.Concat(own, next)...)
 	f.add(TableState, 110, m.And(tracked, isTracked.of(flow.CTState)),
 		append([]flow.Action{move(flow.CTIPv4Src, regSource), move(flow.CTIPv4Dst, regTarget)}, next...)...)
@@ -61,16 +64,17 @@ var (
 	noState   = isClear(flow.CTTrk | flow.CTInv)
 )
 
-// Conditions on fragments: whole packets; no later fragment; later fragments.
-func isWhole() flow.FieldMatch  { return isClear(1).of(flow.IPFrag) }
-func notLater() flow.FieldMatch { return isClear(2).of(flow.IPFrag) }
-func isLater() flow.FieldMatch  { return isSet(3).of(flow.IPFrag) }
+// Conditions on fragments: packets that are none; all but the first.
+func isWhole() flow.FieldMatch { return isClear(1).of(flow.IPFrag) }
+func isLater() flow.FieldMatch { return isSet(3).of(flow.IPFrag) }
 
 // What a stateless entry allowed is not remembered. A reply to a connection that was
 // remembered, when another entry decided, is asked about once more, by its own header.
 //
 // Fragments go through connection tracking once more, which holds them until the datagram is
-// whole again: until the first of them, which alone shows the ports, has been allowed too.
+// whole again: until the first of them, which the policies have judged, is here too. The last
+// one to come decides whether the connection is remembered, so that a datagram in fragments
+// is, whatever entry allowed it: that opens nothing, as replies are judged by that entry.
 func commitBase(f *fragment, _ object) {
 	limiter := flow.Goto{Table: TableLimiter}
 	again := []flow.Action{

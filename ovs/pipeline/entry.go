@@ -69,29 +69,17 @@ func headerForms(e *tenant.Entry, base form) []form {
 	return portForms(e, header.and(base), ports[0], ports[1])
 }
 
-// portForms narrows a form to the entry's ports, or to its ICMP type and code. A later
-// fragment shows neither, not even by connection tracking in the userspace datapath: it is
-// allowed by an entry that would allow it with some ports, and is held back behind the
-// policies until the first has been allowed as well (see commitBase).
+// portForms narrows a form to the entry's ports, or to its ICMP type and code.
 func portForms(e *tenant.Entry, base form, src, dst flow.Field) []form {
-	if e.SourcePort.Any() && e.DestinationPort.Any() && e.ICMPType == 0 {
+	if e.Protocol == tenant.ICMP {
+		for f, v := range map[flow.Field]tenant.OptionalByte{src: e.ICMPType, dst: e.ICMPCode} {
+			if v, ok := v.Value(); ok {
+				base.fields = append(slices.Clip(base.fields), flow.Eq(f, uint64(v)))
+			}
+		}
 		return []form{base}
 	}
 	var forms []form
-	if e.Action == tenant.Forward && e.Protocol.Tracked() {
-		later := base.and(form{fields: []flow.FieldMatch{isLater()}})
-		later.opens = nil
-		forms = append(forms, later)
-	}
-	if e.Protocol == tenant.ICMP {
-		base.fields = append(slices.Clip(base.fields), notLater())
-		for f, v := range map[flow.Field]tenant.OptionalByte{src: e.ICMPType, dst: e.ICMPCode} {
-			if v, ok := v.Value(); ok {
-				base.fields = append(base.fields, flow.Eq(f, uint64(v)))
-			}
-		}
-		return append(forms, base)
-	}
 	for _, s := range portPieces(src, e.SourcePort) {
 		for _, d := range portPieces(dst, e.DestinationPort) {
 			forms = append(forms, base.and(form{fields: slices.Concat(s, d)}))

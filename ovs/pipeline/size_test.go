@@ -99,7 +99,7 @@ func TestPolicyAtSize(t *testing.T) {
 	slices.Sort(times)
 	t.Logf("%d flows: compiled in %v, loaded in %v; one entry's change in %v (median of %d, at most %v)",
 		len(c.Flows()), full, load, times[len(times)/2], len(times), times[len(times)-1])
-	if full > time.Second || times[len(times)/2] > 50*time.Millisecond {
+	if full > time.Second && !raceDetector || times[len(times)/2] > 50*time.Millisecond {
 		t.Errorf("too slow")
 	}
 	mustBe(t, ctx, conn, c.Flows())

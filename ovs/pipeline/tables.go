@@ -130,7 +130,7 @@ var Tables = []Table{
 		Purpose: "The addresses that policies judge: of who opened the connection and to whom; of what belongs to none, the packet's own.",
 		Arrives: "Packets of domains with policies.",
 		Miss:    "Dropped: fragments that are no whole datagram's, or that connection tracking put into the place of another domain's packet.",
-		Next:    []flow.Table{TableSourceGroups},
+		Next:    []flow.Table{TableSourceGroups, TableCommit},
 		base:    missDrop(DropStateMiss), domain: stateDomain,
 	},
 	{
