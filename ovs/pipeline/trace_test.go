@@ -155,7 +155,7 @@ func TestSwitchAgreesWithModel(t *testing.T) {
 				senders = append(senders, v)
 			}
 		}
-		for range 40 {
+		for range 25 {
 			from := rapid.SampledFrom(senders).Draw(rt, "from")
 			if _, err := l.ask(w, from, drawPacket(rt, w, from)); err != nil {
 				rt.Fatal(err)
