@@ -25,7 +25,7 @@ var (
 // answer does what the flows ask for by the packets that they send here, until ctx ends.
 func (a *Agent) answer(ctx context.Context) {
 	given := limits{}
-	lines := flowLog{log: a.conf.Log, domains: map[string]*domainLog{}}
+	lines := newFlowLog(a.conf.Log)
 	omitted := time.NewTicker(sayOmitted)
 	defer omitted.Stop()
 	for {
@@ -33,14 +33,14 @@ func (a *Agent) answer(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-omitted.C:
-			a.sayOmitted(&lines)
+			a.sayOmitted(ctx, lines)
 		case p := <-a.conf.Switch.PacketIns():
 			in, ok := p.Metadata.Get(flow.InPort)
 			port, now := uint32(in.Uint()), time.Now()
 			switch {
 			case !ok:
 			case p.UserData == pipeline.Log:
-				a.logFlow(&lines, port, p, now)
+				a.logFlow(lines, port, p, now)
 			case given.allow(port, p.UserData == pipeline.Reject, now):
 				a.send(ctx, port, a.reply(port, p))
 			}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"encoding/binary"
 	"net/netip"
 	"time"
@@ -26,6 +27,11 @@ var linesPerDomain = pace{atOnce: 100, perSecond: 50}
 type flowLog struct {
 	log     logrus.FieldLogger
 	domains map[string]*domainLog
+	meters  readings[uint32] // of what domains show
+}
+
+func newFlowLog(log logrus.FieldLogger) *flowLog {
+	return &flowLog{log: log, domains: map[string]*domainLog{}, meters: readings[uint32]{}}
 }
 
 type domainLog struct {
@@ -62,12 +68,37 @@ func (l *flowLog) omitted() map[string]int {
 }
 
 // sayOmitted writes a line for each domain that lines were left out of.
-func (a *Agent) sayOmitted(l *flowLog) {
-	for id, n := range l.omitted() {
-		fields := logrus.Fields{"log": flowLogName, "omitted": n, "domainID": id}
+func (a *Agent) sayOmitted(ctx context.Context, l *flowLog) {
+	omitted := l.omitted()
+	if len(omitted) == 0 {
+		return
+	}
+	unseen := a.unseen(ctx, l)
+	for id, n := range omitted {
+		fields := logrus.Fields{"log": flowLogName, "omitted": n, "unseen": unseen[id], "domainID": id}
 		a.conf.Feed.View(func(s *tenant.State) { nameDomain(fields, s, s.Domains[id]) })
 		l.log.WithFields(fields).Warn("there were more connections than are logged")
 	}
+}
+
+// unseen is what the switch did not show of each domain since it was last asked: packets
+// beyond the domain's meter, most of a flood. Some may have been for an answer instead.
+func (a *Agent) unseen(ctx context.Context, l *flowLog) map[string]uint64 {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	stats, err := a.conf.Switch.MeterStats(ctx)
+	if err != nil {
+		return nil // the lines are said all the same
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := map[string]uint64{}
+	for _, m := range stats {
+		if id := a.compiler.ShowMeters()[m.ID]; id != "" {
+			all[id] = l.meters.since(m.ID, tenant.Counter{Packets: m.Packets}).Packets
+		}
+	}
+	return all
 }
 
 func nameDomain(fields logrus.Fields, s *tenant.State, d *tenant.Domain) {

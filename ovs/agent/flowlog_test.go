@@ -94,25 +94,43 @@ func errText(err error) string {
 	return err.Error()
 }
 
-// What is left out is counted for each domain, and said once.
+// What is left out is counted for each domain, and said once, with what the switch left out
+// before.
 func TestFlowLogOmits(t *testing.T) {
-	feed := tenant.NewFeed()
-	feed.Publish(1, base()...)
+	m, feed := newMemory(), tenant.NewFeed()
+	m.port("nu7", 7)
+	feed.Publish(1, append(base(), vport(7, "nu7"))...)
 	log, lines := logtest.NewNullLogger()
-	a := New(Config{Feed: feed, Switch: newMemory(), Log: log, Host: thisHost})
-	l := flowLog{log: log, domains: map[string]*domainLog{}}
-	now := time.Unix(1000, 0)
-	for range 130 {
-		l.allowed("app1", now)
+	a, stop := start(t, Config{Feed: feed, Switch: m, Log: log})
+	eventually(t, 5*time.Second, func() string { return errText(a.Status().Err) })
+	stop()
+	lines.Reset()
+	drop := func(n uint64) {
+		m.do(func() { m.gear.dropped[131073] = openflow.MeterStats{ID: 131073, Packets: n} })
 	}
+	l := newFlowLog(log)
+	now := time.Unix(1000, 0)
+	overflow := func() {
+		for range 130 {
+			l.allowed("app1", now)
+		}
+	}
+	overflow()
 	l.allowed("app2", now)
-	a.sayOmitted(&l)
-	a.sayOmitted(&l)
-	if all := lines.AllEntries(); len(all) != 1 || all[0].Data["omitted"] != 30 || all[0].Data["domain"] != "app1" || all[0].Data["log"] != "flow" {
+	drop(7000)
+	a.sayOmitted(t.Context(), l)
+	a.sayOmitted(t.Context(), l)
+	if all := lines.AllEntries(); len(all) != 1 || all[0].Data["omitted"] != 30 || all[0].Data["unseen"] != uint64(7000) || all[0].Data["domain"] != "app1" || all[0].Data["log"] != "flow" {
 		t.Errorf("%d lines: %+v", len(all), all)
 	}
 	if len(l.domains) != 0 {
 		t.Errorf("%d domains are remembered", len(l.domains))
+	}
+	overflow()
+	drop(7005)
+	a.sayOmitted(t.Context(), l)
+	if e := lines.LastEntry(); e.Data["omitted"] != 30 || e.Data["unseen"] != uint64(5) {
+		t.Errorf("the next line: %+v", e.Data)
 	}
 }
 
