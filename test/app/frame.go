@@ -23,6 +23,7 @@ const (
 type link struct {
 	fd    int
 	iface *net.Interface
+	out   bool // incoming has what goes out, too
 }
 
 func openLink(name string) (*link, error) {
@@ -39,7 +40,7 @@ func openLink(name string) (*link, error) {
 		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
 	tv := unix.NsecToTimeval(int64(50 * time.Millisecond))
-	return &link{fd, iface}, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
+	return &link{fd: fd, iface: iface}, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 }
 
 func (l *link) send(frame []byte) error {
@@ -57,7 +58,7 @@ func (l *link) incoming(d time.Duration, f func(frame []byte) bool) error {
 		if err != nil {
 			return err
 		}
-		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING || n < 14 {
+		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING && !l.out || n < 14 {
 			continue
 		}
 		if !f(buf[:n]) {
@@ -138,7 +139,8 @@ func send(args []string) error {
 	sport := f.Int("sport", 1234, "UDP source port")
 	dport := f.Int("dport", 9, "UDP destination port")
 	ttl := f.Int("ttl", 64, "of the IPv4 header")
-	raw := f.String("hex", "", "the whole frame instead")
+	raw := f.String("hex", "", "whole frames instead, in hexadecimal, commas between them")
+	storm := f.Duration("for", 0, "send them again and again for so long")
 	vtep := f.String("vtep", "", "encapsulate, to this address")
 	vni := f.Uint("vni", 0, "of the VXLAN header")
 	if err := f.Parse(args); err != nil {
@@ -148,9 +150,10 @@ func send(args []string) error {
 	if err != nil {
 		return err
 	}
-	frame, err := hex.DecodeString(*raw)
-	if err == nil && *raw == "" {
-		frame, err = build(l, f, *srcMAC, *dstMAC, *srcIP, *arpMAC, *arp, *sport, *dport, *ttl)
+	frames, err := decode(*raw)
+	if err == nil && len(frames) == 0 {
+		frames = make([][]byte, 1)
+		frames[0], err = build(l, f, *srcMAC, *dstMAC, *srcIP, *arpMAC, *arp, *sport, *dport, *ttl)
 	}
 	if err != nil {
 		return err
@@ -170,16 +173,33 @@ func send(args []string) error {
 			return err
 		}
 		defer c.Close()
-		frame = append(vxlanHeader(uint32(*vni)), frame...)
+		for i := range frames {
+			frames[i] = append(vxlanHeader(uint32(*vni)), frames[i]...)
+		}
 		put = func(b []byte) error { _, err := c.Write(b); return err }
 	}
-	for range *count {
-		if err := put(frame); err != nil {
+	sent := 0
+	for end := time.Now().Add(*storm); sent < *count*len(frames) || time.Now().Before(end); sent++ {
+		if err := put(frames[sent%len(frames)]); err != nil && !(*storm > 0 && err == unix.ENOBUFS) {
 			return err
 		}
 	}
-	fmt.Printf("sent %d\n", *count)
+	fmt.Printf("sent %d\n", sent)
 	return nil
+}
+
+func decode(list string) (frames [][]byte, err error) {
+	if list == "" {
+		return nil, nil
+	}
+	for text := range strings.SplitSeq(list, ",") {
+		b, err := hex.DecodeString(text)
+		if err != nil {
+			return nil, err
+		}
+		frames = append(frames, b)
+	}
+	return frames, nil
 }
 
 func vxlanHeader(vni uint32) []byte {
@@ -213,12 +233,15 @@ func build(l *link, f *flag.FlagSet, srcMAC, dstMAC, srcIP, arpMAC string, arp, 
 }
 
 // sniff prints a line for each frame that comes in: source, destination, type and IPv4
-// addresses; then "received N". It ends early with a line that contains -until.
+// addresses, or with -x the frame itself in hexadecimal; then "received N". It ends early
+// with a line that contains -until.
 func sniff(args []string) error {
 	f := flag.NewFlagSet("sniff", flag.ContinueOnError)
 	iface := f.String("I", "eth0", "interface")
 	d := f.Duration("d", time.Second, "how long")
 	until := f.String("until", "", "text of the last line")
+	whole := f.Bool("x", false, "whole frames")
+	out := f.Bool("out", false, "also what goes out")
 	if err := parse(f, args, 0, "no argument"); err != nil {
 		return err
 	}
@@ -226,6 +249,7 @@ func sniff(args []string) error {
 	if err != nil {
 		return err
 	}
+	l.out = *out
 	n := 0
 	fmt.Println("listening")
 	err = l.incoming(*d, func(b []byte) bool {
@@ -234,6 +258,9 @@ func sniff(args []string) error {
 		line := fmt.Sprintf("%s > %s %04x", net.HardwareAddr(b[6:12]), net.HardwareAddr(b[:6]), kind)
 		if kind == etherIPv4 && len(b) >= 34 {
 			line += fmt.Sprintf(" %s > %s proto %d ttl %d", netip.AddrFrom4([4]byte(b[26:30])), netip.AddrFrom4([4]byte(b[30:34])), b[23], b[22])
+		}
+		if *whole {
+			line = hex.EncodeToString(b)
 		}
 		fmt.Println(line)
 		return *until == "" || !strings.Contains(line, *until)

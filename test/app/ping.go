@@ -15,8 +15,8 @@ import (
 )
 
 // ping sends echo requests at a fixed pace, whether answers come or not, and prints each
-// answer and each loss, and last "sent=… received=… lost=… longest=…" with the longest
-// time without an answer. It ends after -c requests or on INT or TERM, and fails if
+// answer and each loss, and last "sent=… received=… lost=… longest=… rtt=…" with the longest
+// time without an answer and the mean time to one. It ends after -c requests or on INT or TERM, and fails if
 // anything was lost. Its raw socket shows the ttl that arrived.
 func ping(args []string) error {
 	f := flag.NewFlagSet("ping", flag.ContinueOnError)
@@ -63,6 +63,7 @@ type pinger struct {
 	sentAt         map[uint16]time.Time // requests without an answer
 	last           time.Time            // of the last answer, or the start
 	longest        time.Duration
+	waited         time.Duration // for all answers
 }
 
 func (p *pinger) run(count int, interval, wait time.Duration) error {
@@ -89,7 +90,8 @@ func (p *pinger) run(count int, interval, wait time.Duration) error {
 		p.receive()
 	}
 	lost := p.sent - p.received
-	fmt.Printf("sent=%d received=%d lost=%d longest=%s\n", p.sent, p.received, lost, p.longest.Round(time.Millisecond))
+	fmt.Printf("sent=%d received=%d lost=%d longest=%s rtt=%s\n", p.sent, p.received, lost, p.longest.Round(time.Millisecond),
+		(p.waited / time.Duration(max(p.received, 1))).Round(time.Microsecond))
 	if lost > 0 {
 		return fmt.Errorf("%d of %d lost", lost, p.sent)
 	}
@@ -133,6 +135,7 @@ func (p *pinger) receive() {
 		}
 		delete(p.sentAt, seq)
 		p.received++
+		p.waited += time.Since(at)
 		p.longest = max(p.longest, time.Since(p.last))
 		p.last = time.Now()
 		if !p.quiet {

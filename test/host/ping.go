@@ -25,6 +25,8 @@ type Loss struct {
 	Sent, Received, Lost int
 	// Longest is the longest time without an answer.
 	Longest time.Duration
+	// RTT is the mean time to an answer.
+	RTT time.Duration
 }
 
 // Ping starts one from a container to an address. It waits for nothing.
@@ -47,7 +49,7 @@ func (h *Host) Ping(container, address string) *Ping {
 	return p
 }
 
-var summary = regexp.MustCompile(`sent=(\d+) received=(\d+) lost=(\d+) longest=(\S+)`)
+var summary = regexp.MustCompile(`sent=(\d+) received=(\d+) lost=(\d+) longest=(\S+) rtt=(\S+)`)
 
 // interrupt ends the ping. Its process group gets the signal: the program itself is
 // behind a forked nsenter. Wait returns once the last of them has closed its output.
@@ -69,6 +71,9 @@ func (p *Ping) Stop() Loss {
 	var err error
 	if _, err = fmt.Sscan(m[1]+" "+m[2]+" "+m[3], &l.Sent, &l.Received, &l.Lost); err == nil {
 		l.Longest, err = time.ParseDuration(m[4])
+	}
+	if err == nil {
+		l.RTT, err = time.ParseDuration(m[5])
 	}
 	if err != nil {
 		p.h.t.Fatal(err)
