@@ -178,7 +178,7 @@ func TestExcessOfATenant(t *testing.T) {
 	})
 
 	h.Eventually(15*time.Second, "a line that says how many were left out", func() error {
-		if said := red.lines("omitted="); len(said) == len(red.lines("unseen=0 ")) {
+		if said := red.lines("omitted="); len(said) == len(red.lines("unseen=0")) {
 			return fmt.Errorf("%d lines, %s", len(red.lines("")), said)
 		}
 		return nil
