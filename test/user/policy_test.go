@@ -143,6 +143,8 @@ func TestPolicyChangesUnderAConnection(t *testing.T) {
 		})
 	}
 	state("without policy", true)
+	policy("") // a policy without entries denies; the group is there from now on
+	state("denied by the default", false)
 	const allow = `{priority: 10, action: FORWARD, protocol: tcp, destinationPort: "80", from: {policyGroup: clients}, to: {subnet: back}}`
 	h.Nuagectl("set", "vports", client.Name, "policyGroups=clients")
 	policy(allow)
