@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -192,11 +193,23 @@ func (c *command) evict(cmd *cobra.Command, host string, force bool) error {
 	return err
 }
 
+// Docker tells a container's name a moment after it has started it: a script that names
+// what it has just started is right all the same.
+const (
+	nameTries = 10
+	nameEvery = 100 * time.Millisecond
+)
+
 // resolve is the only object meant.
 func (c *command) resolve(cmd *cobra.Command, k kind, query url.Values, name string) (object, error) {
 	var list []object
-	if err := c.client.get(cmd.Context(), "/nuage/v1/"+k.name, query, &list); err != nil {
-		return nil, err
+	for n := 0; len(list) == 0 && (n == 0 || k.name == "vports" && n < nameTries); n++ {
+		if n > 0 {
+			time.Sleep(nameEvery)
+		}
+		if err := c.client.get(cmd.Context(), "/nuage/v1/"+k.name, query, &list); err != nil {
+			return nil, err
+		}
 	}
 	switch len(list) {
 	case 0:
