@@ -124,7 +124,7 @@ func (b *bench) program(c *cluster) {
 // compare asks for every cell and says which are not as Cyclonus says.
 func (b *bench) compare(c *cluster) []string {
 	oracle, all := c.oracle(), c.cells()
-	wrong := b.wrong(oracle, all, 300*time.Millisecond)
+	wrong := b.wrong(oracle, all, 150*time.Millisecond)
 	if len(wrong) > 0 { // a busy machine answers late, but never what is forbidden
 		wrong = b.wrong(oracle, wrong, 3*time.Second)
 	}
