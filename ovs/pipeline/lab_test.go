@@ -175,16 +175,25 @@ func (l *lab) trace(host, packet string, args ...string) (traced, error) {
 		r.outcome.Decision, r.port = tenant.Delivered, uint32(n)
 	}
 	if m := source.FindStringSubmatch(r.final); m != nil {
-		r.outcome.EthSrc.UnmarshalText([]byte(m[1]))
+		r.outcome.EthSrc = anyAddress(m[1])
 	}
 	if m := target.FindStringSubmatch(r.final); m != nil {
-		r.dst.UnmarshalText([]byte(m[1]))
+		r.dst = anyAddress(m[1])
 	}
 	if m := ttl.FindStringSubmatch(r.final); m != nil {
 		n, _ := strconv.Atoi(m[1])
 		r.outcome.TTL = uint8(n)
 	}
 	return r, nil
+}
+
+// anyAddress reads a MAC address of a frame, also one that no vport can have: who may spoof
+// may send from a group's.
+func anyAddress(s string) (m tenant.MAC) {
+	if hw, err := net.ParseMAC(s); err == nil {
+		copy(m[:], hw)
+	}
+	return m
 }
 
 // userData is what a trace shows of a flow that sends packets with it to the agent.
