@@ -73,6 +73,9 @@ func (d *Driver) createEndpoint(ctx context.Context, req *CreateEndpointRequest)
 		return nil, nil, fmt.Errorf("network %s: %w", short(req.NetworkID), err)
 	}
 	e := d.newEndpoint(req, w, n)
+	if err := d.Store.EnsurePolicyGroups(ctx, e.Vport.DomainID, e.Vport.PolicyGroups, d.Autocreate); err != nil {
+		return nil, nil, err
+	}
 	if !e.Vport.IPv4.IsValid() {
 		if err := d.choose(ctx, e, n); err != nil {
 			return nil, nil, err

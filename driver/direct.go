@@ -104,6 +104,9 @@ func (d *Driver) attachDirect(ctx context.Context, c *Direct) (*endpoint, string
 	if err != nil {
 		return nil, "", err
 	}
+	if err := d.Store.EnsurePolicyGroups(ctx, path.Domain.ID, c.PolicyGroups, d.Autocreate); err != nil {
+		return nil, "", err
+	}
 	e := d.newDirect(c, &path)
 	// The same MAC again gets the address that it had, while that rests.
 	addr, err := d.IPAM.Allocate(ctx, path.Subnet, ipam.Request{MAC: e.Vport.MAC, Want: c.StaticIP, Name: c.ContainerName})

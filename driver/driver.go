@@ -36,6 +36,8 @@ type Store interface {
 	// Read is everything, as it is in the store now.
 	Read(context.Context) (*tenant.State, error)
 	EnsurePath(context.Context, tenant.PathSpec) (tenant.Path, error)
+	// EnsurePolicyGroups makes the groups that are missing, or refuses them by name.
+	EnsurePolicyGroups(ctx context.Context, domainID string, names []string, create bool) error
 	ReleaseSubnet(ctx context.Context, subnetID string) error
 	PutNetwork(context.Context, tenant.Network) error
 	DeleteNetwork(ctx context.Context, id string) error
@@ -98,7 +100,7 @@ type Config struct {
 	Journal Journal
 
 	Enterprise string // of networks that name none
-	Autocreate bool   // make missing domains, zones and subnets
+	Autocreate bool   // make missing domains, zones, subnets and policy groups
 	Scope      string // "local" (default) or "global"
 	MTU        int    // of networks that name none; 0: as MaxMTU allows
 	// MaxMTU is what the underlays of all hosts leave a container now; it is asked at every

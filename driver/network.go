@@ -128,6 +128,9 @@ func (d *Driver) finish(ctx context.Context, n *network, sub tenant.Subnet, o ip
 		return err
 	}
 	n.MTU, n.Network.MTU = o.MTU, d.saidMTU(o.MTU)
+	if err := d.Store.EnsurePolicyGroups(ctx, n.Network.DomainID, o.PolicyGroups, d.Autocreate); err != nil {
+		return err
+	}
 	if err := d.Store.PutNetwork(ctx, n.Network); err != nil {
 		return err
 	}

@@ -128,6 +128,20 @@ func TestOptionsOfThePoolAreTheNetworks(t *testing.T) {
 	if a, b := r.vport(1), r.vport(2); strings.Join(a.PolicyGroups, " ") != "web" || strings.Join(b.PolicyGroups, " ") != "db" || a.User != "me" {
 		t.Errorf("groups %v and %v, user %q", a.PolicyGroups, b.PolicyGroups, a.User)
 	}
+	// Groups that were missing are there now; where nothing is made on the fly they are refused.
+	r.store.Feed().View(func(st *tenant.State) {
+		for _, name := range []string{"web", "db"} {
+			if st.PolicyGroupByName(n.DomainID, name) == nil {
+				t.Errorf("no policy group %s", name)
+			}
+		}
+	})
+	off := r.newDriver(r.Log, func(c *Config) { c.Autocreate = false })
+	req = epRequest(1, 3, "10.85.85.9/24")
+	req.Options["policy-group"] = "typo"
+	if _, err := off.CreateEndpoint(bg, req); !errors.Is(err, tenant.ErrNotFound) || !strings.Contains(err.Error(), "policy group typo not found") {
+		t.Errorf("an unknown group: %v", err)
+	}
 	out := r.run("ip", "-n", r.ns, "-o", "link", "show", r.vport(1).Interface)
 	if !strings.Contains(out, "mtu 1300") {
 		t.Errorf("MTU: %s", out)

@@ -93,6 +93,9 @@ func (s *Store) make(st *tenant.State, t *txn, p *tenant.Path) (made []*tenant.M
 // EnsurePolicyGroups finds the policy groups of a domain that are named, or, if create,
 // makes those that are missing, in one transaction; else these are tenant.ErrNotFound.
 func (s *Store) EnsurePolicyGroups(ctx context.Context, domainID string, names []string, create bool) error {
+	if len(names) == 0 {
+		return nil
+	}
 	missing := func(st *tenant.State) (missing []string) {
 		for _, name := range names {
 			if st.PolicyGroupByName(domainID, name) == nil && !slices.Contains(missing, name) {

@@ -109,6 +109,9 @@ func (w *Watcher) vportFor(ctx context.Context, p *post) (*tenant.Vport, *tenant
 		spec.Create = false
 	}
 	path, err := w.Store.EnsurePath(ctx, spec)
+	if err == nil {
+		err = w.Store.EnsurePolicyGroups(ctx, path.Domain.ID, m.Groups, w.Autocreate)
+	}
 	if err != nil {
 		return have, nil, err
 	}

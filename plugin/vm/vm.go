@@ -31,6 +31,7 @@ type Store interface {
 	// Read is everything, as it is in the store now.
 	Read(context.Context) (*tenant.State, error)
 	EnsurePath(context.Context, tenant.PathSpec) (tenant.Path, error)
+	EnsurePolicyGroups(ctx context.Context, domainID string, names []string, create bool) error
 	// FindVport is the vport of an ID or external ID, wherever it is.
 	FindVport(ctx context.Context, name string) (tenant.Vport, error)
 	BindVport(context.Context, tenant.Vport) (tenant.Vport, error)
