@@ -57,7 +57,7 @@ func TestRealDHCP(t *testing.T) {
 	default:
 		t.Error("nobody was told that the address is in use")
 	}
-	if out, err := exec.Command("ip", "netns", "exec", ns, "busybox", "ping", "-c", "1", "-W", "2", "10.0.0.1").CombinedOutput(); err != nil {
+	if out, err := exec.Command("ip", "netns", "exec", ns, "busybox", "ping", "-c", "1", "-W", "5", "10.0.0.1").CombinedOutput(); err != nil {
 		t.Errorf("with the address that DHCP gave: %v\n%s", err, out)
 	}
 	// Renewed and released on request, then by another MAC in vain.

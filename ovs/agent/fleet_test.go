@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,6 +106,31 @@ func (f *fleet) settled(t testing.TB) {
 			return ""
 		})
 	}
+}
+
+// primed waits until every host's switch knows where the others are on the underlay.
+func (f *fleet) primed(t testing.TB) {
+	t.Helper()
+	for _, n := range f.nodes {
+		eventually(t, 10*time.Second, func() string {
+			known := strings.Fields(n.ovs.Appctl("tnl/neigh/show"))
+			for _, other := range f.nodes {
+				if other != n && !slices.Contains(known, other.vtep) {
+					return fmt.Sprintf("%s does not know %s on the underlay: %s", n.name, other.vtep, known)
+				}
+			}
+			return ""
+		})
+	}
+}
+
+// wait is ping's patience in seconds: long on a busy machine for what has to come, short
+// for what must not.
+func wait(want string) string {
+	if want == "" {
+		return "1"
+	}
+	return "5"
 }
 
 // attach makes a container on a host, in a namespace of its own, which it returns.

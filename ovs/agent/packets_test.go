@@ -42,7 +42,7 @@ func TestRealPackets(t *testing.T) {
 		{other, "10.0.0.1", "56", "ttl=64"},
 		{other, "10.0.1.3", "56", ""},
 	} {
-		out, err := exec.Command("ip", "netns", "exec", c.from, "busybox", "ping", "-c", "1", "-W", "1", "-s", c.size, c.to).CombinedOutput()
+		out, err := exec.Command("ip", "netns", "exec", c.from, "busybox", "ping", "-c", "1", "-W", wait(c.want), "-s", c.size, c.to).CombinedOutput()
 		if c.want == "" && err == nil || !strings.Contains(string(out), c.want) {
 			t.Errorf("ping from %s to %s, %s bytes: want %q, got %v:\n%s", c.from, c.to, c.size, c.want, err, out)
 		}

@@ -159,7 +159,7 @@ func TestRefusal(t *testing.T) {
 		if out, took := connect(p.web, addr, 81); !strings.Contains(out, "refused") || took > time.Second {
 			t.Errorf("to %s: %q after %v", addr, out, took)
 		}
-		out, _ := in(p.web, "ping", "-n", "-c", "1", "-W", "1", addr)
+		out, _ := in(p.web, "ping", "-n", "-c", "1", "-W", "5", addr)
 		if !strings.Contains(out, "From "+addr) || !strings.Contains(out, "Packet filtered") {
 			t.Errorf("ping to %s: %s", addr, out)
 		}
@@ -180,7 +180,7 @@ func TestConnectionsAreLogged(t *testing.T) {
 		e.Priority, e.Protocol, e.FlowLogging, e.Action = 20, tenant.UDP, true, tenant.Deny
 		e.DestinationPort = tenant.PortRange{From: 500, To: 600}
 	})
-	out, err := in(p.web, "ping", "-n", "-c", "5", "-i", "0.2", "-W", "1", "10.0.1.3")
+	out, err := in(p.web, "ping", "-n", "-c", "3", "-i", "1", "-W", "5", "10.0.1.3") // which waits an interval for a late one
 	if m := loss.FindStringSubmatch(out); err != nil || m == nil || m[1] != "0" {
 		t.Errorf("logged, and lost:\n%s", out)
 	}

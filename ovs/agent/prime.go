@@ -12,10 +12,12 @@ import (
 // The userspace datapath loses the packets for which it has to look for the underlay's
 // neighbour first. So the agent sends each other host a frame that says nothing, for VNI 0,
 // before a vport has something to say: the first makes the switch look, the second lets the
-// other host's switch learn where this one is, and the later ones keep both from
-// forgetting, which they do after 15 minutes.
+// other host's switch learn where this one is, the next are for an underlay that was not
+// ready or lost one, and the later ones keep both from forgetting, which they do after 15
+// minutes.
 const (
-	primeAgain = time.Second
+	primeAgain = 100 * time.Millisecond // and twice as long after each
+	primeTimes = 6                      // until it is known
 	primeEvery = 4 * time.Minute
 )
 
@@ -29,11 +31,11 @@ type primed struct {
 }
 
 func (p primed) due() time.Time {
-	switch p.times {
-	case 0:
+	switch {
+	case p.times == 0:
 		return time.Time{}
-	case 1:
-		return p.last.Add(primeAgain)
+	case p.times < primeTimes:
+		return p.last.Add(primeAgain << (p.times - 1))
 	default:
 		return p.last.Add(primeEvery)
 	}

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 )
 
 // The set-up for hosts whose NIC stays with the kernel: containers reach each other, and the
@@ -42,13 +41,13 @@ func TestUplinkScript(t *testing.T) {
 	web := f.attach(t, f.nodes[0], "app1", "web", "10.0.0.2", 1450)
 	f.attach(t, f.nodes[1], "app1", "db", "10.0.1.3", 1450)
 	f.settled(t)
-	time.Sleep(200 * time.Millisecond)
+	f.primed(t)
 	for _, size := range []string{"56", "1422"} {
-		if out, err := in(web, "ping", "-n", "-M", "do", "-c", "3", "-i", "0.2", "-W", "1", "-s", size, "10.0.1.3"); err != nil || !strings.Contains(out, " 0% packet loss") {
+		if out, err := in(web, "ping", "-n", "-M", "do", "-c", "3", "-i", "0.5", "-W", "5", "-s", size, "10.0.1.3"); err != nil || !strings.Contains(out, " 0% packet loss") {
 			t.Errorf("%s bytes over the uplink: %v\n%s", size, err, out)
 		}
 	}
-	if out, err := in(f.nodes[0].netns, "ping", "-n", "-c", "1", "-W", "2", "198.51.100.2"); err != nil {
+	if out, err := in(f.nodes[0].netns, "ping", "-n", "-c", "1", "-W", "5", "198.51.100.2"); err != nil {
 		t.Errorf("the hosts' own addresses: %v\n%s", err, out)
 	}
 	for _, n := range f.nodes {
