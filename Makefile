@@ -33,9 +33,9 @@ test: ## all tests: package, host and fleet level (root; see README.md)
 	cd test/cyclonus && go test -timeout 15m ./... # 230 cases of policies, 110,000 packets; its own module too
 	go test -timeout 30m -p 1 ./test/...
 
-bench: ## the figures of design section 10, against Docker's bridge in the same run
+bench: ## the figures of design section 10, against Docker's bridge in the same run (SECTIONS="attach traffic convergence")
 	dist/prepare test
-	go run ./test/bench
+	go run ./test/bench $(SECTIONS)
 
 clean:
 	rm -rf bin rootfs

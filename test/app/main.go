@@ -18,17 +18,18 @@ import (
 )
 
 var commands = map[string]func(args []string) error{
-	"addr":   addr,
-	"serve":  serve,
-	"get":    get,
-	"ping":   ping,
-	"arping": arping,
-	"send":   send,
-	"sniff":  sniff,
-	"hold":   hold,
-	"await":  await,
-	"prober": prober,
-	"udp":    udp,
+	"addr":    addr,
+	"serve":   serve,
+	"get":     get,
+	"ping":    ping,
+	"arping":  arping,
+	"send":    send,
+	"sniff":   sniff,
+	"hold":    hold,
+	"await":   await,
+	"connect": connect,
+	"prober":  prober,
+	"udp":     udp,
 }
 
 func main() {

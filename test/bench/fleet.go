@@ -22,7 +22,8 @@ import (
 var sizes = []int{10, 1000, 10000}
 
 // convergence measures, on a fleet, how long a change on one host takes to work on another.
-func convergence(f *host.Fleet, n int, out *tabwriter.Writer) {
+func convergence(c *console, n int, out *tabwriter.Writer) {
+	f := host.StartFleet(c)
 	one, two := f.Host(1), f.Host(2)
 	one.Configure("NUAGE_LOG_LEVEL=debug")
 	one.StoreReady()

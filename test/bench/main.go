@@ -1,7 +1,9 @@
-// The bench command measures what attaching a container costs, on a private host, beside
-// Docker's own bridges in the same interleaved run, and how long a change on one host of a
-// fleet takes to work on another, and prints one table. NUAGE_BENCH_N is the number of runs
-// of each kind (default 15). It never judges: budgets stand beside the figures.
+// The bench command measures, on private hosts, beside Docker's own bridges in the same
+// interleaved run, what attaching a container costs (section attach) and what containers get
+// through to each other (traffic), and how long a change on one host of a fleet takes to work
+// on another (convergence), and prints one table. Its arguments are the sections, by default
+// all. NUAGE_BENCH_N is the number of runs of each kind (default 15; of traffic a fifth of it).
+// It never judges: budgets stand beside the figures.
 package main
 
 import (
@@ -10,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,23 +31,56 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench: NUAGE_BENCH_N must be a number from 1")
 		os.Exit(2)
 	}
+	names := os.Args[1:]
+	if len(names) == 0 {
+		names = []string{"attach", "traffic", "convergence"}
+	}
+	for _, name := range names {
+		if sections[name] == nil {
+			fmt.Fprintf(os.Stderr, "bench: no section %q: want attach, traffic or convergence\n", name)
+			os.Exit(2)
+		}
+	}
 	c := &console{}
 	defer c.end()
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(out, "figures of %s, %d CPUs, load before: %s\n", time.Now().UTC().Format(time.DateTime), runtime.NumCPU(), load())
+	fmt.Fprintln(out, "figure\tmedian\tmin\tmax\tn\tbudget")
+	for _, name := range names {
+		sections[name](c, n, out)
+		c.end()
+	}
+	out.Flush()
+}
+
+// sections are what can be measured by itself, each on hosts of its own.
+var sections = map[string]func(c *console, n int, out *tabwriter.Writer){
+	"attach":      attach,
+	"traffic":     traffic,
+	"convergence": convergence,
+}
+
+// load is what else the machine has to do: its mean load of the last minute.
+func load() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return err.Error()
+	}
+	first, _, _ := strings.Cut(string(b), " ")
+	return first
+}
+
+// attach measures what a container's way into a network costs, and what it adds to the switch.
+func attach(c *console, n int, out *tabwriter.Writer) {
 	h := host.Ready(c)
 	h.Configure("NUAGE_LOG_LEVEL=debug")
 	h.StoreReady()
 	d := h.Domain("App1", "front=10.10.0.0/16")
 	network := d.Network("front")
-
-	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "figure\tmedian\tmin\tmax\tn\tbudget")
 	runs(h, n, network, out)
 	verbs(h, out)
 	monitored(h, n, d, out)
 	perVport(h, network, out)
-	c.end()
-	convergence(host.StartFleet(c), n, out)
-	out.Flush()
 }
 
 // runs times docker run --rm on each kind of network, interleaved, so that what the
