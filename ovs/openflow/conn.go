@@ -163,6 +163,8 @@ func (c *Conn) fail(cause error) {
 			c.err = fmt.Errorf("%w: %w", ErrClosed, cause)
 		}
 		c.conn.Close()
+		c.mu.Lock()
+		defer c.mu.Unlock()
 		close(c.done)
 	})
 }
@@ -224,14 +226,20 @@ func (c *Conn) dispatch(m message) {
 	}
 }
 
-// later sends without waiting for the writer: the reader must go on reading.
+// later sends without waiting for the writer: the reader must go on reading. On a closed
+// connection it does nothing: whoever closes it waits for all that was begun before.
 func (c *Conn) later(b []byte) {
-	c.wg.Add(1)
-	go func() {
-		defer c.wg.Done()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	select {
+	case <-c.done:
+		return
+	default:
+	}
+	c.wg.Go(func() {
 		select {
 		case c.out <- b:
 		case <-c.done:
 		}
-	}()
+	})
 }

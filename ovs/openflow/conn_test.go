@@ -103,6 +103,25 @@ func TestDeadlineOfWrite(t *testing.T) {
 	wg.Wait()
 }
 
+// A change that is given up while the connection is closed leaves nothing running. (The race
+// detector is what this test asks.)
+func TestGiveUpWhileClosing(t *testing.T) {
+	for range 200 {
+		c, p := pair(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := c.Apply(ctx, flow.Diff{Add: []flow.Flow{{Table: 1}}}); err == nil {
+				t.Error("applied without an answer")
+			}
+		})
+		p.expect(typeBundleControl)
+		wg.Go(cancel)
+		c.Close()
+		wg.Wait()
+	}
+}
+
 // When the connection breaks, everybody who waits is told, and so is who comes later.
 func TestBreak(t *testing.T) {
 	for name, end := range map[string]func(*Conn, *peer){
