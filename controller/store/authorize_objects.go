@@ -63,6 +63,8 @@ func (r *review) put(key string, value []byte) error {
 		return r.create(key, groupEntry(g))
 	case "counters":
 		return r.putCounters(key, value)
+	case "talk":
+		return r.putTalk(key, value)
 	}
 	return deny("no host writes such")
 }

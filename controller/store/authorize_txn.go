@@ -46,6 +46,7 @@ type review struct {
 	owns func(lease int64) bool
 
 	puts    map[string][]byte
+	leased  map[string]int64 // keys that are put with a lease of etcd's
 	deletes map[string]bool
 	ranges  map[string]bool // prefixes to be deleted
 
@@ -62,6 +63,7 @@ type review struct {
 // txn returns the conditions to be added to the transaction, or a denial.
 func (r *review) txn(req *pb.TxnRequest) ([]*pb.Compare, error) {
 	r.puts, r.deletes, r.ranges = map[string][]byte{}, map[string]bool{}, map[string]bool{}
+	r.leased = map[string]int64{}
 	r.seen, r.claims = map[string]*mvccpb.KeyValue{}, map[string]string{}
 	r.guards, r.unindex, r.empties = map[string]bool{}, map[string]bool{}, map[string]bool{}
 	if err := r.take(req); err != nil {
@@ -137,13 +139,13 @@ func (r *review) takePut(p *pb.PutRequest) error {
 		return deny("put %s without its value", key)
 	case len(p.GetValue()) > maxValue && !(len(p.GetValue()) <= maxCounters && strings.HasPrefix(key, countersPrefix(r.host))):
 		return deny("put %s: more than %d bytes", key, maxValue)
-	case p.GetLease() != 0 && (key != aliveKey(r.host) || !r.owns(p.GetLease())):
+	case p.GetLease() != 0 && !strings.HasPrefix(key, talkPrefix) && (key != aliveKey(r.host) || !r.owns(p.GetLease())):
 		return deny("put %s with a lease", key)
 	}
 	if _, twice := r.puts[key]; twice {
 		return deny("put %s twice", key)
 	}
-	r.puts[key] = p.GetValue()
+	r.puts[key], r.leased[key] = p.GetValue(), p.GetLease()
 	return nil
 }
 

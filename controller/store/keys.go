@@ -27,6 +27,8 @@ import (
 const (
 	root  = "/nuage/v1/"
 	index = "/nuage/index/v1/"
+
+	talkPrefix = root + "talk/"
 )
 
 func prefixEnd(prefix string) string { return clientv3.GetPrefixRangeEnd(prefix) }
@@ -36,6 +38,16 @@ var (
 	wholeFrom = aliveKey("")
 	wholeTo   = prefixEnd(statusKey(""))
 )
+
+// The questions that hosts ask each other lie outside of the state, each under the name of
+// the host that is asked, by who asks and which of its slots; the answer likewise.
+func askedPrefix(host string) string { return talkPrefix + "asked/" + host + "/" }
+func askedKey(host, asker string, slot int) string {
+	return askedPrefix(host) + asker + "/" + strconv.Itoa(slot)
+}
+func answeredKey(host, asker string, slot int) string {
+	return talkPrefix + "answered/" + host + "/" + asker + "/" + strconv.Itoa(slot)
+}
 
 func enterpriseKey(id string) string         { return root + "enterprises/" + id }
 func hostKey(id string) string               { return root + "hosts/" + id }

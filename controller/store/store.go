@@ -45,6 +45,11 @@ type Config struct {
 	// CADir is where the authority that signs the hosts' certificates is kept; by default
 	// "ca" beside Dir.
 	CADir string
+	// Answer is asked what other hosts ask this one by Ask, by the name of the other; nil
+	// leaves all without an answer. What it is given has at most 4 KiB, is from anybody with
+	// the right to write to the store and may be anything. It returns at most MaxAnswer bytes,
+	// and is called a few times at once.
+	Answer func(ctx context.Context, asker string, question []byte) []byte
 	// Reservation and Rest override tenant.ReservationTime and tenant.RestTime.
 	Reservation, Rest time.Duration
 	// Linger is how long a domain is followed that nothing on this host needs; 30 s by default.
@@ -72,6 +77,8 @@ type Store struct {
 	recalled bool // of Run only: the domains of before are in domains
 
 	common, networks *part
+
+	asking chan int // the slots in which this host may ask others now
 
 	mu      sync.Mutex
 	status  readiness
@@ -110,7 +117,12 @@ func New(c Config) *Store {
 	}
 	from, to := commonRange()
 	own := networkPrefix(c.Host)
+	asking := make(chan int, maxAsking)
+	for slot := range maxAsking {
+		asking <- slot
+	}
 	return &Store{
+		asking:   asking,
 		common:   newPart(commonPart, from, to),
 		networks: newPart(networksPart, own, prefixEnd(own)),
 		domains:  map[string]*part{},
@@ -234,6 +246,9 @@ func (s *Store) session(ctx context.Context, conn *connection) error {
 		background.Go(func() { s.probe(ses) })
 		background.Go(func() { s.sweep(ctx) })
 		background.Go(func() { s.leaveIdle(ctx) })
+		if s.config.Answer != nil {
+			background.Go(func() { s.hear(ses) })
+		}
 		<-ctx.Done()
 		err = context.Cause(ctx)
 		s.set(nil, s.unavailable(err)) // no more calls on it while its probe ends
