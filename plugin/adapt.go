@@ -5,9 +5,7 @@ import (
 	"fmt"
 
 	"nuage/controller/tenant"
-	"nuage/controller/vsd"
 	"nuage/ovs"
-	"nuage/ovs/agent"
 )
 
 // ports is the bridge as the driver wants it.
@@ -40,25 +38,3 @@ func (p ports) Ports() map[string]map[string]string {
 // Offload is whether the datapath computes the checksums that containers leave out: the
 // kernel's does, the userspace one drops such TCP.
 func (p ports) Offload() bool { return p.Bridge.Status().Datapath == ovs.System }
-
-// tracer asks this host's switch for the API.
-type tracer struct {
-	bridge *ovs.Bridge
-	feed   *tenant.Feed
-	host   string
-}
-
-func (t tracer) Trace(ctx context.Context, from, to *tenant.Vport, p tenant.Packet) (vsd.TraceResult, error) {
-	// What a trace needs of the state is copied, since the switch may take its time.
-	s := tenant.NewState()
-	t.feed.View(func(now *tenant.State) {
-		for id, h := range now.Hosts {
-			s.Hosts[id] = h
-		}
-		for id, sn := range now.Subnets {
-			s.Subnets[id] = sn
-		}
-	})
-	r, err := agent.Trace(ctx, t.bridge, s, t.host, from, to, p)
-	return vsd.TraceResult{Decision: r.Decision, Reason: r.Reason, Interface: r.Port, VTEP: r.VTEP, Flows: r.Flows}, err
-}

@@ -142,6 +142,9 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 	if err := n.join(ctx, &conf, gate); err != nil {
 		return nil, err
 	}
+	conf.Answer = func(ctx context.Context, asker string, question []byte) []byte {
+		return n.tracer().answer(ctx, asker, question)
+	}
 	n.store = store.New(conf)
 	n.bridge = ovs.New(ovs.Config{DB: places.ovsdb(), Bridge: settings.Bridge, Datapath: settings.Datapath, VTEP: n.vtep(), Log: log.WithField("part", "switch")})
 	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, DHCP: n.dhcp(),
@@ -257,5 +260,5 @@ func (n *node) seen(ctx context.Context, networks map[string]bool, attached []At
 
 func (n *node) api() http.Handler {
 	return vsd.New(vsd.Config{Store: n.store, Status: n.status, Version: version, Log: n.log.WithField("part", "api"),
-		Tracer: tracer{n.bridge, n.store.Feed(), n.host}})
+		Tracer: n.tracer()})
 }

@@ -53,9 +53,10 @@ policies of both directions say, whether it may be answered, and, of a packet th
 dropped, the smallest change that would allow it.
 
 SRC and DST are each the name of a vport or of a container, or an address; PROTO is tcp,
-udp, sctp (with a PORT), icmp (an echo request, or icmp/TYPE) or a number. The switch of
-this host is asked as well, if one of the two is here: if it would do something else than
-the model says, that is told loudly, and the exit code is 1. It is 0 for allow and for drop.`,
+udp, sctp (with a PORT), icmp (an echo request, or icmp/TYPE) or a number. The switches of
+the sender's host and of the receiver's are asked as well, wherever they are: if one would
+do something else than the model says, that is told loudly, and the exit code is 1. It is 0
+for allow and for drop, and of a host that does not answer it is said why.`,
 		Example: `  nuagectl explain web-1 db-1 tcp/5432
   nuagectl explain 10.85.85.2 10.34.49.2 icmp --domain App1 --enterprise DCEnterprise
   nuagectl explain web-1 198.51.100.1 udp/53 -o json`,

@@ -13,7 +13,7 @@ import (
 )
 
 // Trace is the plugin's switch, which says what it was told to.
-func (p *plugin) Trace(context.Context, *tenant.Vport, *tenant.Vport, tenant.Packet) (vsd.TraceResult, error) {
+func (p *plugin) Trace(context.Context, string, *tenant.Vport, *tenant.Vport, tenant.Packet) (vsd.TraceResult, error) {
 	if said := p.traced.Load(); said != nil {
 		return *said, nil
 	}

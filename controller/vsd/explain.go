@@ -2,38 +2,15 @@ package vsd
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"nuage/controller/tenant"
 )
-
-// traceTime bounds one question to the switch.
-const traceTime = 3 * time.Second
-
-// Tracer asks the switch of this host what it would do with a packet that one vport sends,
-// perhaps to another; either of the two is on this host. Nothing is sent.
-type Tracer interface {
-	Trace(ctx context.Context, from, to *tenant.Vport, p tenant.Packet) (TraceResult, error)
-}
-
-// TraceResult is what a switch would do.
-type TraceResult struct {
-	Decision tenant.Decision
-	Reason   tenant.Reason // of a drop, if it is known
-	// Interface is the port of this host that the packet is delivered to; empty if it goes to
-	// the host of the VTEP.
-	Interface string
-	VTEP      netip.Addr
-	// Flows are those that the packet met, in the switch's words.
-	Flows []string
-}
 
 // Explained is the answer of /nuage/v1/explain. Differs is set if a switch would do
 // something else than the model says.
@@ -41,16 +18,6 @@ type Explained struct {
 	tenant.Explanation
 	Switches []SwitchSays `json:"switches"`
 	Differs  bool         `json:"differs"`
-}
-
-// SwitchSays is what the switch of one host has to say. It was not asked if the host is
-// another than that which answers.
-type SwitchSays struct {
-	Host   string   `json:"host"`
-	Asked  bool     `json:"asked"`
-	Agrees bool     `json:"agrees"`
-	Text   string   `json:"text"`
-	Flows  []string `json:"flows,omitempty"`
 }
 
 func (a *api) serveExplain(w http.ResponseWriter, r *http.Request) {
@@ -75,66 +42,12 @@ func (a *api) explain(r *http.Request) (*Explained, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &Explained{Explanation: s.Explain(question), Switches: []SwitchSays{}}
-	for _, host := range x.Hosts() {
-		if says, relevant := a.compare(r.Context(), s, x, question.From, to, host); relevant {
-			x.Switches = append(x.Switches, says)
-			x.Differs = x.Differs || says.Asked && !says.Agrees
-		}
+	x := &Explained{Explanation: s.Explain(question)}
+	x.Switches = a.compare(r.Context(), s, x.Explanation, question.From, to)
+	for _, says := range x.Switches {
+		x.Differs = x.Differs || says.Asked && !says.Agrees
 	}
 	return x, nil
-}
-
-// compare holds the switch of a host to the model. It is not relevant for a host that the
-// packet does not come to.
-func (a *api) compare(ctx context.Context, s *tenant.State, x *Explained, from, to *tenant.Vport, host string) (SwitchSays, bool) {
-	o := x.Outcome
-	sender := from.Host == host
-	judged := o.Decision == tenant.Delivered || o.Ingress != nil
-	if o.Decision == "" || !sender && !judged {
-		return SwitchSays{}, false
-	}
-	here := a.Status()
-	if host != here.Host || a.Tracer == nil {
-		return SwitchSays{Host: host, Text: "not asked: run nuagectl explain on host " + host}, true
-	}
-	ctx, cancel := context.WithTimeout(ctx, traceTime)
-	defer cancel()
-	got, err := a.Tracer.Trace(ctx, from, to, x.Sent)
-	if err != nil {
-		return SwitchSays{Host: host, Text: "could not be asked: " + err.Error()}, true
-	}
-	want := TraceResult{Decision: o.Decision, Reason: o.Reason}
-	if v := s.Vports[o.To]; v != nil && o.Decision == tenant.Delivered {
-		if v.Host == host {
-			want.Interface = v.Interface
-		} else if h := s.Hosts[v.Host]; h != nil {
-			want.VTEP = h.VTEP
-		}
-	}
-	says := SwitchSays{Host: host, Asked: true, Flows: got.Flows,
-		Agrees: got.Decision == want.Decision && got.Interface == want.Interface && got.VTEP == want.VTEP}
-	says.Text = "agrees: " + got.String()
-	if !says.Agrees {
-		says.Text = fmt.Sprintf("DIFFERS: the switch says %s; the model says %s", got, want)
-		if at := here.Agent.Revision; at < s.Revision {
-			says.Text += fmt.Sprintf(" (the switch is at revision %d, the model at %d: ask again)", at, s.Revision)
-		}
-	}
-	return says, true
-}
-
-// String is the result in words.
-func (t TraceResult) String() string {
-	switch {
-	case t.Decision == tenant.Delivered && t.Interface != "":
-		return "delivered to port " + t.Interface
-	case t.Decision == tenant.Delivered:
-		return "sent to VTEP " + t.VTEP.String()
-	case t.Decision == tenant.Answered:
-		return "answered"
-	}
-	return strings.TrimSuffix("dropped: "+string(t.Reason), ": ")
 }
 
 // ask reads the question, and finds the vport that it is about at the far end; nil if none.

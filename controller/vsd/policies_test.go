@@ -1,16 +1,11 @@
 package vsd
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/sirupsen/logrus/hooks/test"
 
 	"nuage/controller/tenant"
 )
@@ -263,76 +258,6 @@ func TestPolicyViews(t *testing.T) {
 			if !strings.Contains(text, w) {
 				t.Errorf("%s: no %s in %s", path, w, text)
 			}
-		}
-	}
-}
-
-// tracer is a switch that says what it is told to.
-type tracer struct {
-	says TraceResult
-	err  error
-	from string
-}
-
-func (x *tracer) Trace(_ context.Context, from, _ *tenant.Vport, _ tenant.Packet) (TraceResult, error) {
-	x.from = from.Name
-	return x.says, x.err
-}
-
-func TestExplain(t *testing.T) {
-	b := newBench(t)
-	b.apply(200, "", guarded)
-	v1 := b.attach(b.find("subnets", "PrivateSubnet"), "v1", "10.85.85.7", "nu1")
-	v2 := b.attach(b.find("subnets", "VMSubnet"), "v2", "10.34.49.7", "nu2")
-	log, _ := test.NewNullLogger()
-	sw := &tracer{says: TraceResult{Decision: tenant.Dropped, Reason: tenant.ReasonEgressPolicy, Flows: []string{"0. first"}}}
-	srv := httptest.NewServer(New(Config{Store: b.store, Status: func() Status { return Status{Host: "h1"} }, Tracer: sw, Version: "1", Log: log}))
-	defer srv.Close()
-	far := *b
-	far.url = srv.URL
-	ask := func(query string) Explained {
-		t.Helper()
-		status, _, text := far.call("GET", "/nuage/v1/explain?"+query, "")
-		var x Explained
-		if err := json.Unmarshal([]byte(text), &x); err != nil || status != 200 {
-			t.Fatalf("%s: %d %s", query, status, text)
-		}
-		return x
-	}
-	x := ask("from=v1&to=v2&protocol=tcp&port=5432")
-	if x.Verdict != "drop" || x.Differs || !x.Switches[0].Agrees || sw.from != "v1" || x.Egress.Policy != "to-db" || *x.Egress.EntryPriority != 20 || x.Remedy == nil || x.Revision == 0 {
-		t.Errorf("dropped: %+v", x)
-	}
-	b.call("PATCH", "/nuage/v1/vports/"+v1.ID, `{"policyGroups":["web"]}`)
-	b.call("PATCH", "/nuage/v1/vports/"+v2.ID, `{"policyGroups":["db"]}`)
-	if x := ask("from=10.85.85.7&to=10.34.49.7&protocol=tcp&port=5432&domain=App1&enterprise=DCEnterprise"); x.Verdict != "allow" || !x.Differs || !strings.HasPrefix(x.Switches[0].Text, "DIFFERS: the switch says dropped") {
-		t.Errorf("differs: %+v", x)
-	}
-	sw.says = TraceResult{Decision: tenant.Delivered, Interface: "nu2"}
-	if x := ask("from=" + v1.ID + "&to=v2&protocol=tcp&port=5432"); x.Differs || x.Switches[0].Text != "agrees: delivered to port nu2" || !x.Replies.Allowed {
-		t.Errorf("agrees: %+v", x)
-	}
-	sw.says.Interface = "nu3"
-	if x := ask("from=v1&to=v2&protocol=tcp&port=5432"); !x.Differs {
-		t.Errorf("another port is no difference: %+v", x)
-	}
-	sw.err = errors.New("it is away")
-	if x := ask("from=v1&to=v2&protocol=tcp&port=5432"); x.Differs || x.Switches[0].Asked || !strings.Contains(x.Switches[0].Text, "it is away") {
-		t.Errorf("no answer: %+v", x)
-	}
-	for query, want := range map[string]string{
-		"from=v1&to=v2":                           "are needed",
-		"from=v1&to=v2&protocol=tcp":              "tcp needs a port",
-		"from=v1&to=v2&protocol=any":              "not any",
-		"from=v1&to=v2&protocol=icmp&port=80":     "has none",
-		"from=v1&to=v2&protocol=tcp&port=66000":   "not a number from 0 to 65535",
-		"from=v1&to=nosuch&protocol=icmp":         "neither a vport, a container nor an IPv4 address",
-		"from=10.9.9.9&to=v1&protocol=icmp":       "no vport has 10.9.9.9",
-		"from=v1&to=v2&protocol=icmp&what=is":     "unknown parameter",
-		"from=v1&to=v2&protocol=icmp&domain=else": "neither a vport",
-	} {
-		if status, _, text := far.call("GET", "/nuage/v1/explain?"+query, ""); status/100 != 4 || !strings.Contains(text, want) {
-			t.Errorf("%s: %d %s, want %q", query, status, text, want)
 		}
 	}
 }

@@ -74,7 +74,7 @@ type Config struct {
 	Store Store
 	// Status is asked at each request and must not block.
 	Status func() Status
-	// Tracer asks this host's switch; nil if it cannot be asked.
+	// Tracer asks the hosts' switches; nil if none can be asked.
 	Tracer  Tracer
 	Version string
 	Log     logrus.FieldLogger

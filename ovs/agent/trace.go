@@ -39,6 +39,9 @@ type Traced struct {
 // another. The packet is as it is sent; where the sender is on another host, the switch is
 // asked as if the packet came out of the tunnel. Nothing is sent, and no counter moves.
 func Trace(ctx context.Context, sw Tracer, s *tenant.State, host string, from, to *tenant.Vport, p tenant.Packet) (Traced, error) {
+	if p.EtherType != tenant.EtherIPv4 || p.Tagged || !p.Src.Is4() || !p.Dst.Is4() {
+		return Traced{}, fmt.Errorf("trace: no IPv4 packet from %s to %s", p.Src, p.Dst)
+	}
 	ports := sw.Ports()
 	var packet string
 	switch {
