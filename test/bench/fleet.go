@@ -24,6 +24,7 @@ var sizes = []int{10, 1000, 10000}
 // convergence measures, on a fleet, how long a change on one host takes to work on another.
 func convergence(c *console, n int, out *tabwriter.Writer) {
 	f := host.StartFleet(c)
+	head(out)
 	one, two := f.Host(1), f.Host(2)
 	one.Configure("NUAGE_LOG_LEVEL=debug")
 	one.StoreReady()

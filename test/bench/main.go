@@ -1,7 +1,7 @@
 // The bench command measures, on private hosts, beside Docker's own bridges in the same
 // interleaved run, what attaching a container costs (section attach) and what containers get
 // through to each other (traffic), and how long a change on one host of a fleet takes to work
-// on another (convergence), and prints one table. Its arguments are the sections, by default
+// on another (convergence), and prints tables. Its arguments are the sections, by default
 // all. NUAGE_BENCH_N is the number of runs of each kind (default 15; of traffic a fifth of it).
 // It never judges: budgets stand beside the figures.
 package main
@@ -45,7 +45,6 @@ func main() {
 	defer c.end()
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(out, "figures of %s, %d CPUs, load before: %s\n", time.Now().UTC().Format(time.DateTime), runtime.NumCPU(), load())
-	fmt.Fprintln(out, "figure\tmedian\tmin\tmax\tn\tbudget")
 	for _, name := range names {
 		sections[name](c, n, out)
 		c.end()
@@ -72,6 +71,7 @@ func load() string {
 
 // attach measures what a container's way into a network costs, and what it adds to the switch.
 func attach(c *console, n int, out *tabwriter.Writer) {
+	head(out)
 	h := host.Ready(c)
 	h.Configure("NUAGE_LOG_LEVEL=debug")
 	h.StoreReady()
@@ -166,6 +166,8 @@ func perVport(h *host.Host, network string, out *tabwriter.Writer) {
 	fmt.Fprintf(out, "flows per vport\t%.1f\t\t\t%d\t\n", float64(count()-before)/more, more)
 	fmt.Fprintf(out, "flows of the bridge with the first\t%d\t\t\t\t\n", before)
 }
+
+func head(out *tabwriter.Writer) { fmt.Fprintln(out, "figure\tmedian\tmin\tmax\tn\tbudget") }
 
 func line(out *tabwriter.Writer, what string, d []time.Duration, budget string) {
 	if len(d) == 0 {
