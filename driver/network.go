@@ -25,6 +25,9 @@ func (d *Driver) Capabilities(context.Context) (*Capabilities, error) {
 func (d *Driver) CreateNetwork(ctx context.Context, req *CreateNetworkRequest) error {
 	a, err := readNetwork(req)
 	if err != nil {
+		if a.mode() == tenant.AddressTenant {
+			d.IPAM.Forgo(a.Space, a.Pool)
+		}
 		return err
 	}
 	ctx, cancel := begin(ctx, undoTime)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	ipamapi "github.com/docker/go-plugins-helpers/ipam"
 
@@ -202,5 +203,35 @@ func TestMTU(t *testing.T) {
 		if got := mtuOf(i); got != c.want {
 			t.Errorf("network %d, limit %d: mtu %s, want %s", c.network, c.limit, got, c.want)
 		}
+	}
+}
+
+// A refused network whose pool other networks have holds up no request of another pool:
+// Docker's ReleasePool does not tell it from the removal of one of these.
+func TestARefusedNetworkHoldsUpNoOther(t *testing.T) {
+	r := newRig(t)
+	r.subnet("DockerZone", "Web", "10.85.85.0/24")
+	ask := func(sub string) *ipamapi.RequestPoolResponse {
+		t.Helper()
+		started := time.Now()
+		pool, err := r.ipam.RequestPool(bg, decode[ipamapi.RequestPoolRequest](m{"AddressSpace": "nuage", "Pool": "10.85.85.0/24", "SubPool": sub, "Options": app1}))
+		if r.ok(err); time.Since(started) > 2*time.Second {
+			t.Errorf("a pool with range %q took %s", sub, time.Since(started))
+		}
+		return pool
+	}
+	create := func(n int, options m) error {
+		return r.CreateNetwork(bg, decode[CreateNetworkRequest](m{"NetworkID": netID(n), "Options": m{keyGeneric: options}, "IPv4Data": ipv4("nuage", "10.85.85.0/24", "10.85.85.1/24")}))
+	}
+	ask("")
+	r.ok(create(1, m{}))
+	for i, wrong := range []m{{"zone": "Elsewhere"}, {"mtu": "many"}} {
+		pool := ask("")
+		if create(2, wrong) == nil {
+			t.Errorf("%v was accepted", wrong)
+		}
+		r.ok(r.ipam.ReleasePool(bg, &ipamapi.ReleasePoolRequest{PoolID: pool.PoolID}))
+		ask("10.85.85.128/30")
+		r.ok(create(3+i, m{}))
 	}
 }

@@ -54,13 +54,6 @@ func readNetwork(req *CreateNetworkRequest) (a asked, err error) {
 	if err := checkDockerID("network", req.NetworkID); err != nil {
 		return a, err
 	}
-	given, err := generic(req.Options[keyGeneric])
-	if err != nil {
-		return a, err
-	}
-	if a.Options, err = ipam.ParseOptions(given); err != nil {
-		return a, err
-	}
 	a.Internal = isTrue(req.Options[keyInternal])
 	v4, given4 := req.Options[keyIPv4]
 	switch {
@@ -78,6 +71,13 @@ func readNetwork(req *CreateNetworkRequest) (a asked, err error) {
 		return a, tenant.Errorf(tenant.ErrInvalid, "the pool %q is not an IPv4 prefix", data.Pool)
 	}
 	a.Pool = pool.Masked()
+	given, err := generic(req.Options[keyGeneric])
+	if err != nil {
+		return a, err
+	}
+	if a.Options, err = ipam.ParseOptions(given); err != nil {
+		return a, err
+	}
 	if data.Gateway != "" {
 		if a.Gateway, err = address(data.Gateway); err != nil {
 			return a, fmt.Errorf("gateway: %w", err)

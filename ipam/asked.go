@@ -153,6 +153,19 @@ func ambiguous(at place) error {
 	return tenant.Errorf(tenant.ErrConflict, "several tenants have a pool %s on this host, and Docker does not say which one the network belongs to: give the network driver the same options (-o enterprise=… -o domain=… -o zone=…)", at.cidr)
 }
 
+// next is the pool for which a network will be made next in a place, "" for none.
+func (q *asked) next(at place) string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.prune(at)
+	for _, a := range q.pending[at] {
+		if a.count > 0 {
+			return a.pool
+		}
+	}
+	return ""
+}
+
 // withdraw takes back one request of a pool.
 func (q *asked) withdraw(at place, pool string) {
 	q.mu.Lock()

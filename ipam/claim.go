@@ -29,7 +29,7 @@ func (n *Network) place() place { return place{n.Space, n.CIDR} }
 // is: it is one with the network's space, prefix and gateway, and options that do not
 // contradict the network's. Of several it is the one requested last, since requests for one
 // prefix are let through one after the other; where even that leaves a doubt, Claim refuses,
-// for the other one may be another tenant's. The record's options are merged with the
+// for the other one may be another tenant's, and forgoes the request. The record's options are merged with the
 // network's. Claiming for the same network again gives the same pool; Disclaim undoes it.
 //
 // Errors: tenant.ErrInvalid if the options contradict the pool's, ErrConflict if the
@@ -43,6 +43,7 @@ func (d *Driver) Claim(_ context.Context, n Network) (PoolRecord, error) {
 	}
 	r, err := d.choose(rs, &n)
 	if err != nil {
+		d.Forgo(n.Space, n.CIDR)
 		return PoolRecord{}, err
 	}
 	merged, err := Merge(n.Options, r.Options)
@@ -57,6 +58,14 @@ func (d *Driver) Claim(_ context.Context, n Network) (PoolRecord, error) {
 	})
 	r.Options = merged
 	return r, err
+}
+
+// Forgo tells that a network was refused before it claimed the pool requested for it, so
+// that requests of other pools with its prefix need not wait for it. What is unknown is fine.
+func (d *Driver) Forgo(space string, cidr netip.Prefix) {
+	if pool := d.asked.next(place{space, cidr}); pool != "" {
+		d.abandon(pool)
+	}
 }
 
 func (d *Driver) choose(rs []PoolRecord, n *Network) (PoolRecord, error) {
