@@ -93,6 +93,11 @@ func (a *Agent) readCounters(ctx context.Context) error {
 		}
 		a.countFlows(stats)
 	}
+	return a.readMeters(ctx)
+}
+
+// readMeters counts what limiters have dropped. exchange is held.
+func (a *Agent) readMeters(ctx context.Context) error {
 	meters, err := a.conf.Switch.MeterStats(ctx)
 	if err != nil {
 		return fmt.Errorf("switch: %w", err)
@@ -108,6 +113,23 @@ func (a *Agent) readCounters(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// countMeters counts what limiters have dropped whose meters are about to be changed or
+// deleted: the switch forgets it then.
+func (a *Agent) countMeters(ctx context.Context, leaving []uint32) {
+	a.mu.Lock()
+	limit := slices.ContainsFunc(leaving, func(id uint32) bool {
+		_, ok := a.compiler.MeteredVport(id)
+		return ok
+	})
+	a.mu.Unlock()
+	if !limit {
+		return
+	}
+	a.counting.exchange.Lock()
+	defer a.counting.exchange.Unlock()
+	_ = a.readMeters(ctx) // the change itself will fail, and say why
 }
 
 // readFlows reads all flows, and counts them.

@@ -103,7 +103,9 @@ func (a *Agent) equip(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	without := a.meterless // only Run writes it
-	for _, m := range a.lackingMeters() {
+	lacking := a.lackingMeters()
+	a.countMeters(ctx, a.metersThere(lacking))
+	for _, m := range lacking {
 		err := a.conf.Switch.SetMeter(ctx, m)
 		var refusal *openflow.Error
 		if err != nil && !errors.As(err, &refusal) {
@@ -138,6 +140,18 @@ func (a *Agent) lackingMeters() (lacking []openflow.Meter) {
 		lacks(meter(id, r))
 	}
 	return lacking
+}
+
+// metersThere are the numbers of those meters that the switch has, if otherwise.
+func (a *Agent) metersThere(ms []openflow.Meter) (ids []uint32) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range ms {
+		if _, there := a.has.meters[m.ID]; there {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
 }
 
 // metered is whether the meter by which a flow shows packets is there. Unlike one that a
@@ -188,7 +202,9 @@ func (a *Agent) noteMeter(m openflow.Meter, refusal error) {
 func (a *Agent) dismantle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for _, id := range a.idleMeters() {
+	idle := a.idleMeters()
+	a.countMeters(ctx, idle)
+	for _, id := range idle {
 		if err := a.conf.Switch.DeleteMeter(ctx, id); err != nil {
 			a.distrust()
 			return fmt.Errorf("switch: %w", err)
