@@ -20,9 +20,10 @@ const (
 	// maxAsking is how many questions this host has open, so that its leases stay few.
 	maxAsking = 8
 	// askLease is how many seconds a question and its answer stay at most that nobody waits for.
-	askLease = 5
-	// Of the questions that others ask, maxHeard are known at once and maxAnswered are being
-	// answered; those that come by one key are answered answerPace apart.
+	askLease   = 5
+	revokeTime = 500 * time.Millisecond
+	// Of the hosts that ask, maxHeard are heard at once; those of one are answered answerPace
+	// apart, and maxAnswered of all at once.
 	maxHeard    = 1024
 	maxAnswered = 4
 	answerPace  = 20 * time.Millisecond
@@ -105,14 +106,10 @@ func (s *Store) exchange(ctx context.Context, ses *session, host string, slot in
 	if err != nil {
 		return nil, s.refused(err)
 	}
-	ses.users.Add(1)
 	defer func() {
-		go func() { // nobody waits for it, and the lease lapses by itself
-			defer ses.release()
-			ctx, cancel := context.WithTimeout(ses.ctx, time.Second)
-			defer cancel()
-			_, _ = ses.client.Revoke(ctx, lease.ID)
-		}()
+		ctx, cancel := context.WithTimeout(ses.ctx, revokeTime)
+		defer cancel()
+		_, _ = ses.client.Revoke(ctx, lease.ID) // else it lapses by itself
 	}()
 	resp, err := ses.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.CreateRevision(hostKey(host)), ">", 0)).
@@ -138,19 +135,26 @@ func (s *Store) exchange(ctx context.Context, ses *session, host string, slot in
 	return nil, s.unavailable(context.Cause(ctx))
 }
 
-// hear answers what other hosts ask, until the session ends. A watch that fails is made
-// anew: what was asked meanwhile stays without an answer.
+// hear answers what other hosts ask, until the session ends: what is asked already, and what
+// comes. A watch that fails is made anew.
 func (s *Store) hear(ses *session) {
 	s.count(1)
 	defer s.count(-1)
-	d := &desk{store: s, ses: ses, heard: map[string]*mvccpb.KeyValue{}, free: make(chan struct{}, maxAnswered)}
+	d := &desk{store: s, ses: ses, heard: map[string]map[int]*mvccpb.KeyValue{}, free: make(chan struct{}, maxAnswered)}
 	defer d.working.Wait()
 	prefix := askedPrefix(s.config.Host)
 	for ses.ctx.Err() == nil {
-		for got := range ses.client.Watch(clientv3.WithRequireLeader(ses.ctx), prefix, clientv3.WithPrefix(), clientv3.WithFilterDelete()) {
-			for _, ev := range got.Events {
-				d.take(ev.Kv)
+		if now, err := ses.client.Get(ses.ctx, prefix, clientv3.WithPrefix(), clientv3.WithLimit(page)); err == nil {
+			for _, kv := range now.Kvs {
+				d.take(kv)
 			}
+			ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ses.ctx))
+			for got := range ses.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithFilterDelete(), clientv3.WithRev(now.Header.Revision+1)) {
+				for _, ev := range got.Events {
+					d.take(ev.Kv)
+				}
+			}
+			cancel()
 		}
 		select {
 		case <-ses.ctx.Done():
@@ -159,8 +163,8 @@ func (s *Store) hear(ses *session) {
 	}
 }
 
-// desk is where the questions of others wait. Another host may put as many as it likes: of
-// those by one key only the newest is known.
+// desk is where the questions of others wait. A host may put as many as it likes: of those by
+// one key only the newest is known, and all of a host's take turns.
 type desk struct {
 	store   *Store
 	ses     *session
@@ -168,39 +172,38 @@ type desk struct {
 	working sync.WaitGroup
 
 	mu    sync.Mutex
-	heard map[string]*mvccpb.KeyValue // by key, the newest that waits; there, but nil, while one is worked on
+	heard map[string]map[int]*mvccpb.KeyValue // by who asks, while that is worked on, and slot
 }
 
 func (d *desk) take(question *mvccpb.KeyValue) {
 	key := string(question.Key)
-	if _, _, ok := parseAsked(d.store.config.Host, key); !ok || question.Lease == 0 || len(question.Value) > maxQuestion {
+	asker, slot, ok := parseAsked(d.store.config.Host, key)
+	if !ok || question.Lease == 0 || len(question.Value) > maxQuestion {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, busy := d.heard[key]
-	if !busy && len(d.heard) >= maxHeard {
+	waiting := d.heard[asker]
+	switch {
+	case waiting != nil:
+	case len(d.heard) >= maxHeard:
 		return
+	default:
+		waiting = map[int]*mvccpb.KeyValue{}
+		d.heard[asker] = waiting
+		d.working.Go(func() { d.work(asker) })
 	}
-	d.heard[key] = question
-	if !busy {
-		d.working.Go(func() { d.work(key) })
-	}
+	waiting[slot] = question
 }
 
-// work answers what comes by one key until nothing more does.
-func (d *desk) work(key string) {
+// work answers what a host asks until nothing more comes.
+func (d *desk) work(asker string) {
 	for {
-		d.mu.Lock()
-		question := d.heard[key]
-		d.heard[key] = nil
-		if question == nil || d.ses.ctx.Err() != nil {
-			delete(d.heard, key)
-			d.mu.Unlock()
+		slot, question := d.next(asker)
+		if question == nil {
 			return
 		}
-		d.mu.Unlock()
-		d.answer(key, question)
+		d.answer(asker, slot, question)
 		select {
 		case <-d.ses.ctx.Done():
 		case <-time.After(answerPace):
@@ -208,8 +211,22 @@ func (d *desk) work(key string) {
 	}
 }
 
+// next takes a question of a host, and forgets the host if there is none.
+func (d *desk) next(asker string) (slot int, question *mvccpb.KeyValue) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for slot, question := range d.heard[asker] {
+		if d.ses.ctx.Err() == nil {
+			delete(d.heard[asker], slot)
+			return slot, question
+		}
+	}
+	delete(d.heard, asker)
+	return 0, nil
+}
+
 // answer puts the answer beside the question, for as long as that is the one that is asked.
-func (d *desk) answer(key string, question *mvccpb.KeyValue) {
+func (d *desk) answer(asker string, slot int, question *mvccpb.KeyValue) {
 	ctx, cancel := context.WithTimeout(d.ses.ctx, answerTime)
 	defer cancel()
 	select {
@@ -219,14 +236,13 @@ func (d *desk) answer(key string, question *mvccpb.KeyValue) {
 		return
 	}
 	host := d.store.config.Host
-	asker, slot, _ := parseAsked(host, key)
 	answer := d.store.config.Answer(ctx, asker, question.Value)
 	if len(answer) > MaxAnswer {
 		d.store.log.WithField("host", asker).Errorf("an answer of %d bytes to another host is more than %d and is not given", len(answer), MaxAnswer)
 		return
 	}
 	_, err := d.ses.client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(key), "=", question.ModRevision)).
+		If(clientv3.Compare(clientv3.ModRevision(string(question.Key)), "=", question.ModRevision)).
 		Then(clientv3.OpPut(answeredKey(host, asker, slot), string(answer), clientv3.WithLease(clientv3.LeaseID(question.Lease)))).Commit()
 	if err != nil {
 		d.store.log.WithError(err).WithField("host", asker).Debug("another host is not answered")

@@ -11,10 +11,10 @@ import (
 	"nuage/test/host"
 )
 
-// explaining asks host 1 why, about vports that are on hosts 2 and 3.
+// explaining asks a host why, about vports that are on hosts 2 and 3.
 type explaining struct {
 	t          *testing.T
-	one        *host.Host
+	on         *host.Host
 	enterprise string
 	from, to   string
 	port       int
@@ -23,7 +23,7 @@ type explaining struct {
 // ask is what explain says, whether it ended well, and how long that took.
 func (e explaining) ask() (out string, ok bool, took time.Duration) {
 	begin := time.Now()
-	out, err := e.one.Try("nuagectl", "explain", e.from, e.to, fmt.Sprintf("tcp/%d", e.port), "-e", e.enterprise, "-d", "App1")
+	out, err := e.on.Try("nuagectl", "explain", e.from, e.to, fmt.Sprintf("tcp/%d", e.port), "-e", e.enterprise, "-d", "App1")
 	return out, err == nil, time.Since(begin)
 }
 
@@ -71,6 +71,9 @@ func TestExplainAcrossHosts(t *testing.T) {
 		slowest = max(slowest, allowed.says(true, "verdict +ALLOW", goes, comes))
 	}
 	t.Logf("explain about two other hosts: at most %s", slowest.Round(time.Millisecond))
+	joined := allowed
+	joined.on = two // through the gate of host 1
+	joined.says(true, "verdict +ALLOW", goes, comes)
 	denied.says(true, "verdict +DROP", "switch +nuage-h2: agrees: dropped: policy", "switch +nuage-h3: agrees: dropped: policy")
 	var x struct {
 		Differs  bool
