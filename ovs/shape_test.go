@@ -11,14 +11,14 @@ import (
 	"nuage/ovs/ovstest"
 )
 
-// shaped is a bridge in the userspace datapath of a namespace, with two ports whose links
+// shaped is a bridge in a namespace, with two ports whose links
 // end in namespaces of their own, 10.9.9.1 and 10.9.9.2.
 func shaped(t *testing.T) (o *ovstest.OVS, b *Bridge, ns string, peers [2]string) {
 	t.Helper()
 	path := namespace(t)
 	ns = strings.TrimPrefix(path, "/run/netns/")
-	o = ovstest.Start(t, ovstest.Netdev(), ovstest.InNetNS(path))
-	b = start(t, o, func(c *Config) { c.Datapath = Netdev })
+	o = ovstest.Start(t, ovstest.Forwarding(path))
+	b = start(t, o, func(c *Config) { c.Datapath = o.Datapath() })
 	for i := range peers {
 		peers[i] = namespace(t)
 		peer := strings.TrimPrefix(peers[i], "/run/netns/")

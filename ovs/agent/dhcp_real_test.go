@@ -23,7 +23,7 @@ func TestRealDHCP(t *testing.T) {
 		t.Fatal("namespaces need root (NUAGE_TEST_ROOT=0 skips)")
 	}
 	lab := netns(t, "dhcp")
-	h := newHost(t, ovstest.Netdev(), ovstest.InNetNS("/run/netns/"+lab))
+	h := newHost(t, ovstest.Forwarding("/run/netns/"+lab))
 	declined := make(chan bool, 100)
 	a, _ := start(t, Config{Feed: h.feed, Switch: h.bridge, DHCP: DHCP{DNS: []netip.Addr{netip.MustParseAddr("10.0.0.53")},
 		MTU: func(tenant.Vport) int { return 1412 }, Told: func(_ string, d bool) { declined <- d }}})

@@ -25,7 +25,7 @@ func TestRealPackets(t *testing.T) {
 		t.Fatal("namespaces need root (NUAGE_TEST_ROOT=0 skips)")
 	}
 	lab := netns(t, "host")
-	h := newHost(t, ovstest.Netdev(), ovstest.InNetNS("/run/netns/"+lab))
+	h := newHost(t, ovstest.Forwarding("/run/netns/"+lab))
 	a, _ := h.agent(t, 0)
 	h.feed.Publish(1, domain("app1", 1), subnet("web", "app1", "10.0.0.0/24", 100), subnet("db", "app1", "10.0.1.0/24", 101),
 		domain("other", 2), subnet("other-web", "other", "10.0.0.0/24", 200), subnet("other-db", "other", "10.0.1.0/24", 201))

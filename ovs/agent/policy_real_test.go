@@ -33,7 +33,7 @@ func newPoliced(t *testing.T) *policed {
 	t.Helper()
 	needRoot(t)
 	lab := netns(t, "host")
-	h := newHost(t, ovstest.Netdev(), ovstest.InNetNS("/run/netns/"+lab))
+	h := newHost(t, ovstest.Forwarding("/run/netns/"+lab))
 	log, lines := logtest.NewNullLogger()
 	a, _ := start(t, Config{Feed: h.feed, Switch: h.bridge, Log: log, ConntrackLimit: 1000})
 	pol := policy("pol", "app1", tenant.Ingress, 1)

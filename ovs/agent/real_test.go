@@ -37,7 +37,7 @@ func newHost(t testing.TB, opts ...ovstest.Option) *host {
 // connect makes a new Bridge and runs it until the test ends or stop is called.
 func (h *host) connect(t testing.TB) (stop func()) {
 	t.Helper()
-	h.bridge = ovs.New(ovs.Config{DB: h.ovs.DB, RunDir: h.ovs.RunDir, Bridge: bridgeName, Datapath: ovs.Netdev, Log: quiet(),
+	h.bridge = ovs.New(ovs.Config{DB: h.ovs.DB, RunDir: h.ovs.RunDir, Bridge: bridgeName, Datapath: h.ovs.Datapath(), Log: quiet(),
 		VTEP: netip.MustParseAddr("192.0.2.1"), LinkOf: func(netip.Addr) (string, error) { return bridgeName, nil }})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -57,6 +57,14 @@ type Option func(*config)
 // one: ports are then the links of the network namespace, and packets flow.
 func Netdev() Option { return func(c *config) { c.real = true } }
 
+// Forwarding is for tests of packets: the userspace datapath, or the kernel's where
+// NUAGE_TEST_DATAPATH=system (see test/kernel), in the network namespace of that path.
+func Forwarding(path string) Option {
+	return func(c *config) {
+		c.real, c.system, c.netns = true, os.Getenv("NUAGE_TEST_DATAPATH") == "system", path
+	}
+}
+
 // System is Netdev, and the kernel's datapath beside it if the kernel has one. It comes
 // with InNetNS only: a datapath of the kernel's belongs to a network namespace.
 func System() Option { return func(c *config) { c.real, c.system = true, true } }
@@ -124,6 +132,14 @@ func require(t testing.TB) {
 		t.Skip(msg)
 	}
 	t.Fatal(msg)
+}
+
+// Datapath is the datapath_type for bridges.
+func (o *OVS) Datapath() string {
+	if o.conf.system {
+		return "system"
+	}
+	return "netdev"
 }
 
 // StartDB starts ovsdb-server and waits until it answers.
@@ -298,7 +314,7 @@ func (o *OVS) Flows(bridge string) []string {
 // package ovs.
 func (o *OVS) AddBridge(name string) (socket string) {
 	o.t.Helper()
-	o.Vsctl("--may-exist", "add-br", name, "--", "set", "bridge", name, "datapath_type=netdev",
+	o.Vsctl("--may-exist", "add-br", name, "--", "set", "bridge", name, "datapath_type="+o.Datapath(),
 		"fail_mode=secure", "protocols=OpenFlow10,OpenFlow13,OpenFlow14,OpenFlow15")
 	return filepath.Join(o.RunDir, name+".mgmt")
 }

@@ -57,7 +57,7 @@ func newWire(t *testing.T, domains int) *wire {
 		run("ip", "netns", "add", name(i))
 		t.Cleanup(func() { exec.Command("ip", "netns", "del", name(i)).Run() })
 	}
-	p.ovs = ovstest.Start(t, ovstest.Netdev(), ovstest.InNetNS("/run/netns/"+name(0)))
+	p.ovs = ovstest.Start(t, ovstest.Forwarding("/run/netns/"+name(0)))
 	p.ovs.AddBridge(bridge)
 	for i := 1; i <= 2*domains; i++ {
 		v := w.vport(name(i), fmt.Sprintf("s%d", (i+1)/2), fmt.Sprintf("10.0.1.%d", 12-i%2), uint32(i))
