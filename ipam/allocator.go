@@ -45,6 +45,7 @@ type Allocator struct {
 	mu      sync.Mutex
 	sub     *tenant.Subscription
 	subnets map[string]*ledger
+	virtual map[string]virtual // by the ID of the vport
 	turns   turns
 }
 
@@ -59,7 +60,7 @@ func NewAllocator(c AllocatorConfig) *Allocator {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Allocator{AllocatorConfig: c, sub: c.Store.Feed().Subscribe(), subnets: map[string]*ledger{}, turns: turns{held: map[string]chan struct{}{}}}
+	return &Allocator{AllocatorConfig: c, sub: c.Store.Feed().Subscribe(), subnets: map[string]*ledger{}, virtual: map[string]virtual{}, turns: turns{held: map[string]chan struct{}{}}}
 }
 
 // Request says which address is asked for, and for whom.
@@ -278,6 +279,8 @@ func (a *Allocator) view(f func(*tenant.State)) {
 			switch k.Kind {
 			case tenant.KindLease:
 				a.look(st, k.ID)
+			case tenant.KindVport:
+				a.reserve(st.Vports[k.ID], k.ID)
 			case tenant.KindSubnet:
 				if st.Subnets[k.ID] == nil {
 					delete(a.subnets, k.ID)

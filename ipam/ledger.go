@@ -18,6 +18,8 @@ type ledger struct {
 	words  map[uint32]uint64 // by address/64
 	leases map[uint32]entry
 	byMAC  map[tenant.MAC][]uint32
+	// barred are not chosen; of each, how many vports have it as a virtual IP.
+	barred map[uint32]int
 	// cursor is the last address that was chosen out of a range.
 	cursor map[netip.Prefix]uint32
 	// newest is where rotation begins when nothing was chosen yet: the last address that
@@ -42,6 +44,7 @@ func newLedger() *ledger {
 		words:  map[uint32]uint64{},
 		leases: map[uint32]entry{},
 		byMAC:  map[tenant.MAC][]uint32{},
+		barred: map[uint32]int{},
 		cursor: map[netip.Prefix]uint32{},
 	}
 }
@@ -75,6 +78,14 @@ func (l *ledger) remove(addr netip.Addr) {
 		l.byMAC[e.mac] = rest
 	} else {
 		delete(l.byMAC, e.mac)
+	}
+}
+
+// bar keeps an address from being chosen, for one more vport or, with -1, for one less.
+func (l *ledger) bar(addr netip.Addr, by int) {
+	a := number(addr)
+	if l.barred[a] += by; l.barred[a] <= 0 {
+		delete(l.barred, a)
 	}
 }
 
@@ -141,7 +152,7 @@ func (l *ledger) next(s span, now time.Time) (netip.Addr, bool) {
 	}
 	found, best := false, uint32(0)
 	for a, e := range l.leases {
-		if !s.has(a) || a == s.except || !e.lapsed(now) {
+		if !s.has(a) || a == s.except || l.barred[a] > 0 || !e.lapsed(now) {
 			continue
 		}
 		if distance := (a - last - 1); !found || distance < best-last-1 {
@@ -151,7 +162,7 @@ func (l *ledger) next(s span, now time.Time) (netip.Addr, bool) {
 	return address(best), found
 }
 
-// free is the first address from lo to hi without a lease.
+// free is the first address from lo to hi without a lease that is not barred.
 func (l *ledger) free(s span, lo, hi uint32) (uint32, bool) {
 	for a := lo; a <= hi; {
 		unused := ^l.words[a/64] >> (a % 64)
@@ -163,7 +174,7 @@ func (l *ledger) free(s span, lo, hi uint32) (uint32, bool) {
 		if a > hi {
 			break
 		}
-		if a != s.except {
+		if a != s.except && l.barred[a] == 0 {
 			return a, true
 		}
 		a++
