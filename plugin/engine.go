@@ -17,6 +17,7 @@ import (
 
 const (
 	enginePoll    = time.Minute
+	engineRetry   = 2 * time.Second // after a look that failed
 	engineTimeout = 5 * time.Second
 	// engineSettle is how long an event's consequences have to appear in Docker's lists.
 	engineSettle = 200 * time.Millisecond
@@ -53,11 +54,16 @@ func (e *engine) run(ctx context.Context) error {
 	happened := make(chan struct{}, 1)
 	go e.listen(ctx, api, happened)
 	for {
-		e.note(e.look(ctx, api))
+		err := e.look(ctx, api)
+		e.note(err)
+		wait := enginePoll
+		if err != nil {
+			wait = engineRetry
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(enginePoll):
+		case <-time.After(wait):
 		case <-happened:
 			time.Sleep(engineSettle)
 		}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+)
+
+// Docker is looked at soon after it has come back, not when the next minute is over: until
+// then status says that it does not answer.
+func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "docker.sock")
+	log := logrus.New()
+	log.SetOutput(t.Output())
+	seen := make(chan struct{}, 1)
+	e := &engine{socket: socket, drivers: []string{"nuage"}, log: log, seen: func(_ context.Context, networks map[string]bool, attached []Attached) {
+		if !networks["n1"] || len(networks) != 1 || len(attached) != 0 {
+			t.Errorf("seen: %v, %v", networks, attached)
+		}
+		select {
+		case seen <- struct{}{}:
+		default:
+		}
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := e.status(); err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("no error while Docker is away")
+		}
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := strings.TrimPrefix(r.URL.Path, "/v1.41"); path {
+		case "/_ping":
+			w.Header().Set("Api-Version", "1.41")
+		case "/networks":
+			_, _ = w.Write([]byte(`[{"Id":"n1"}]`))
+		case "/containers/json":
+			_, _ = w.Write([]byte(`[]`))
+		case "/events": // none, and none later, as when what happened was before
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		default:
+			t.Errorf("asked for %s", r.URL)
+		}
+	})}
+	go func() { _ = s.Serve(l) }()
+	defer s.Close()
+	select {
+	case <-seen:
+	case <-time.After(10 * time.Second):
+		t.Fatal("not seen 10 s after Docker is back")
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if version, err := e.status(); err == nil && version == "1.41" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is still said not to answer")
+		}
+	}
+}
