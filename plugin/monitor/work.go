@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"nuage/controller/tenant"
 	"nuage/driver"
@@ -87,7 +88,12 @@ func (m *Monitor) look(ctx context.Context, id string, t *task) error {
 	}
 	c, said, err := m.inspect(ctx, id)
 	if err != nil {
-		return m.tell(t, id, err)
+		// That Docker is away is said where the events are followed, and of this container,
+		// which may not be ours, nothing is known.
+		if !client.IsErrConnectionFailed(err) {
+			m.Log.WithError(err).WithField("container", fmt.Sprintf("%.12s", id)).Warn("container not looked at; trying again")
+		}
+		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
