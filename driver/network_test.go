@@ -50,7 +50,7 @@ func TestCreateNetworkRefuses(t *testing.T) {
 		class error
 		says  []string
 	}{
-		"nothing said":             {netRequest(1, "172.18.0.0/16", "172.18.0.1/16", m{}), tenant.ErrInvalid, []string{"-o domain=… and -o zone=…", "docker network create -d nuage -o domain=App1 -o zone=DockerZone web"}},
+		"nothing said":             {netRequest(1, "172.18.0.0/16", "172.18.0.1/16", m{}), tenant.ErrInvalid, []string{"-o domain=…, -o zone=… missing", "docker network create -d nuage -o enterprise=DCEnterprise -o domain=App1 -o zone=DockerZone web"}},
 		"no zone":                  {netRequest(1, "172.18.0.0/16", "172.18.0.1/16", m{"domain": "App1"}), tenant.ErrInvalid, []string{"-o zone=… missing"}},
 		"another CIDR":             {netRequest(1, "172.18.0.0/16", "172.18.0.1/16", with(app1, "subnet", "Web")), tenant.ErrConflict, []string{"--subnet 10.85.85.0/24 --gateway 10.85.85.1", "--ipam-driver nuage --ipam-opt domain=App1 --ipam-opt zone=DockerZone --ipam-opt subnet=Web"}},
 		"another gateway":          {netRequest(1, "10.85.85.0/24", "10.85.85.254/24", app1), tenant.ErrConflict, []string{"gateway 10.85.85.1, not 10.85.85.254", "--gateway 10.85.85.1"}},

@@ -139,7 +139,7 @@ func checkDockerID(noun, id string) error {
 	return nil
 }
 
-const example = "docker network create -d nuage -o domain=App1 -o zone=DockerZone web"
+const example = "docker network create -d nuage -o enterprise=DCEnterprise -o domain=App1 -o zone=DockerZone web"
 
 // spec is the subnet that a network means, for Docker's and for the null IPAM.
 func (d *Driver) spec(a asked) (tenant.PathSpec, error) {
@@ -155,7 +155,7 @@ func (d *Driver) spec(a asked) (tenant.PathSpec, error) {
 	}
 	if len(missing) > 0 {
 		slices.Sort(missing)
-		return tenant.PathSpec{}, tenant.Errorf(tenant.ErrInvalid, "%s missing: a network belongs to a domain and a zone of an enterprise, as in: %s", strings.Join(missing, " and "), example)
+		return tenant.PathSpec{}, tenant.Errorf(tenant.ErrInvalid, "%s missing: a network belongs to a domain and a zone of an enterprise, as in: %s", strings.Join(missing, ", "), example)
 	}
 	spec := tenant.PathSpec{Enterprise: o.Enterprise, Domain: o.Domain, Zone: o.Zone, Subnet: o.Subnet}
 	if a.mode() == tenant.AddressNull {
