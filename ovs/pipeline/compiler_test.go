@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -97,6 +98,19 @@ func TestContradictions(t *testing.T) {
 				t.Errorf("%v has %d flows now, %d before", c.keeps, have, flowsOf(before, c.keeps))
 			}
 		})
+	}
+}
+
+// Why a vport is not attached is told on its own host, and nowhere else.
+func TestUnattachedVportIsNotedOnItsHost(t *testing.T) {
+	for port, want := range map[uint32]string{50: "vport late: not attached: the address is another's", 0: ""} {
+		w := twoTenants()
+		v := w.vport("late", "app1/web", "10.0.1.50", port)
+		v.IPv4, v.Error = netip.Addr{}, "the address is another's"
+		flows, notes := Compile(w.input())
+		if n := flowsOf(flows, vportKey("late")); n != 0 || notes[vportKey("late")] != want {
+			t.Errorf("port %d: %d flows, note %q, want %q", port, n, notes[vportKey("late")], want)
+		}
 	}
 }
 

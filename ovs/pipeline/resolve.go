@@ -200,6 +200,8 @@ func (c *Compiler) resolveVport(s *tenant.State, v *tenant.Vport) (object, strin
 		return object{}, ""
 	case v.Error != "" && !v.IPv4.IsValid() && here:
 		return object{}, fmt.Sprintf("vport %s: not attached: %s", v.Name, v.Error)
+	case v.Error != "" && !v.IPv4.IsValid(): // its own host says it
+		return object{}, ""
 	case sn == nil && here:
 		return object{}, fmt.Sprintf("vport %s: subnet %s does not exist", v.Name, v.SubnetID)
 	case sn == nil || c.local[sn.DomainID] == 0:
