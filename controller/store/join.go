@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +46,9 @@ type JoinConfig struct {
 type Credentials struct {
 	Endpoints []string
 	TLS       *tls.Config
+	// TokenRefused is why another token than that of the certificate was of no use: what to
+	// tell if the certificate is of none either.
+	TokenRefused error
 
 	dir  string
 	pair *atomic.Pointer[tls.Certificate]
@@ -86,15 +88,15 @@ func Join(ctx context.Context, c JoinConfig) (Credentials, error) {
 	if ok {
 		// Another token: the way back for a host that was evicted, whose certificate still
 		// looks valid from here.
-		if t, err := parseToken(c.Token); err == nil && t.Authority == digest(have.authority.Raw) {
-			got, err := joinWith(ctx, c, t)
-			if err == nil {
-				c.Log.WithField("endpoint", t.Endpoint).Info("joined anew by another token")
-				return got, nil
-			}
-			c.Log.WithError(err).Info("the token does not let this host in again; its certificate is used")
+		got, err := have.rejoin(ctx, c)
+		if err == nil {
+			c.Log.WithField("endpoint", got.Endpoints[0]).Info("joined anew by another token")
+			return got, nil
 		}
-		return have.follow(c.Token, c.Log), nil
+		c.Log.WithError(err).Warn("the token does not let this host in again; its certificate is used")
+		have = have.follow(c.Token, c.Log)
+		have.TokenRefused = err
+		return have, nil
 	}
 	if c.Token == "" {
 		if stored == nil {
@@ -315,26 +317,6 @@ func (s stored) credentials(dir string) (Credentials, error) {
 func (c Credentials) Host() string {
 	host, _, _ := identity(c.pair.Load().Leaf) // checked when it was read
 	return host
-}
-
-// follow takes the endpoint of a newer token of the same fleet.
-func (c Credentials) follow(text string, log logrus.FieldLogger) Credentials {
-	t, err := parseToken(text)
-	if err != nil || t.Authority != digest(c.authority.Raw) || slices.Equal(c.kept.Endpoints, []string{t.Endpoint}) {
-		return c
-	}
-	s := c.kept
-	s.Endpoints = []string{t.Endpoint}
-	moved, err := s.credentials(c.dir)
-	if err == nil {
-		err = s.write(c.dir)
-	}
-	if err != nil {
-		log.WithError(err).Warn("the token's endpoint cannot be taken")
-		return c
-	}
-	log.WithField("endpoint", t.Endpoint).Info("the serving host is taken from the token")
-	return moved
 }
 
 // Keep renews the certificate in time, until ctx ends. Every connection made after a
