@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,15 +27,29 @@ func (n *node) status() vsd.Status {
 	s.Switch.Tunnel = vsd.TunnelStatus{Port: sw.Tunnel.Port, VTEP: n.vtep(), Problem: sw.Tunnel.Problem}
 	a := n.agent.Status()
 	s.Agent = vsd.AgentStatus{Revision: a.Revision, Flows: a.Flows, Error: text(a.Err)}
-	for key, note := range a.Notes {
-		s.Agent.Notes = append(s.Agent.Notes, fmt.Sprintf("%s %s: %s", key.Kind, key.ID, note))
-	}
+	n.store.Feed().View(func(st *tenant.State) { s.Agent.Notes = notes(st, n.host, a.Notes) })
 	for key, err := range a.Refused {
 		s.Agent.Notes = append(s.Agent.Notes, fmt.Sprintf("%s %s: refused by the switch: %v", key.Kind, key.ID, err))
 	}
+	slices.Sort(s.Agent.Notes)
 	version, err := n.engine.status()
 	s.Docker = vsd.DockerStatus{Reachable: err == nil && version != "", Version: version, Error: text(err)}
 	return s
+}
+
+// notes are the compiler's, and what was refused on this host that it does not see: what is
+// in no domain, or goes on where it was.
+func notes(st *tenant.State, host string, compiled map[tenant.Key]string) (all []string) {
+	for key, note := range compiled {
+		all = append(all, fmt.Sprintf("%s %s: %s", key.Kind, key.ID, note))
+	}
+	st.Children(tenant.Key{Kind: tenant.KindHost, ID: host}, tenant.KindVport, func(id string) {
+		key := tenant.Key{Kind: tenant.KindVport, ID: id}
+		if v := st.Vports[id]; v != nil && v.Error != "" && compiled[key] == "" {
+			all = append(all, fmt.Sprintf("%s %s: vport %s: %s", key.Kind, key.ID, v.Name, v.Error))
+		}
+	})
+	return all
 }
 
 func (n *node) storeStatus(s *vsd.Status) {
