@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -50,6 +51,15 @@ func (n *node) join(ctx context.Context, conf *store.Config, gate *gate) error {
 		case <-time.After(3 * time.Second):
 		}
 	}
+}
+
+// storeError is why the store is not ready, nil if it is; where another token might have
+// helped, with why it does not.
+func storeError(ready, token error) error {
+	if ready == nil || token == nil {
+		return ready
+	}
+	return fmt.Errorf("%w; the token in NUAGE_JOIN is of no use: %w", ready, token)
 }
 
 func (n *node) keepCertificate(ctx context.Context) error {

@@ -66,7 +66,7 @@ func (n *node) storeStatus(s *vsd.Status) {
 		s.Notes = append(s.Notes, "other hosts cannot join: "+err.Error())
 	}
 	s.Store.Following = len(n.store.Following().Domains)
-	err := n.store.Ready()
+	err := storeError(n.store.Ready(), n.joined.TokenRefused)
 	s.Store.Ready, s.Store.Error = err == nil, text(err)
 	n.store.Feed().View(func(st *tenant.State) {
 		s.Store.Revision = st.Revision
