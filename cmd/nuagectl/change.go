@@ -96,9 +96,9 @@ func (a *applied) report(w io.Writer, dryRun bool, err error) error {
 	case n == 0:
 		fmt.Fprintln(w, "Nothing to change.")
 	case dryRun:
-		fmt.Fprintf(w, "%d changes would be made.\n", n)
+		fmt.Fprintf(w, "%s would be made.\n", plural(n, "change"))
 	default:
-		fmt.Fprintf(w, "%d changes made.\n", n)
+		fmt.Fprintf(w, "%s made.\n", plural(n, "change"))
 	}
 	return nil
 }
