@@ -154,7 +154,7 @@ func readTrace(text string) (t Traced, port uint32, err error) {
 }
 
 // onlyTold is whether the datapath's actions do nothing but tell the agent, at a bounded
-// rate or not.
+// rate or not, of a packet that may have been rewritten before.
 func onlyTold(actions string) bool {
 	depth, start := 0, 0
 	for i, c := range actions + "," {
@@ -166,7 +166,7 @@ func onlyTold(actions string) bool {
 		case c == ',' && depth == 0:
 			a := actions[start:i]
 			told := strings.Contains(a, "controller(") && (strings.HasPrefix(a, "userspace(") || strings.HasPrefix(a, "sample("))
-			if !told {
+			if !told && !strings.HasPrefix(a, "set(") {
 				return false
 			}
 			start = i + 1
