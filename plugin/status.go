@@ -37,8 +37,9 @@ func (n *node) status() vsd.Status {
 	return s
 }
 
-// notes are the compiler's, and what was refused on this host that it does not see: what is
-// in no domain, or goes on where it was.
+// notes are the compiler's, and what was refused on this host that it does not see, such as a
+// machine that goes on where it was. Only of domains that are followed: what names no domain
+// that exists is in the list of vports.
 func notes(st *tenant.State, host string, compiled map[tenant.Key]string) (all []string) {
 	for key, note := range compiled {
 		all = append(all, fmt.Sprintf("%s %s: %s", key.Kind, key.ID, note))

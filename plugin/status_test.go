@@ -7,13 +7,13 @@ import (
 	"nuage/controller/tenant"
 )
 
-// Whatever was refused on this host is in the status, also what named no domain that exists,
-// for which nothing is compiled.
+// What was refused on this host is in the status, also where the compiler has no note of it:
+// a machine that was to move to a place that does not exist has its flows as before.
 func TestNotesHaveAllThatWasRefusedHere(t *testing.T) {
 	s := tenant.NewState()
 	for _, v := range []tenant.Vport{
 		{Meta: tenant.Meta{ID: "v1"}, Name: "fine", Host: "h1", DomainID: "d", SubnetID: "s"},
-		{Meta: tenant.Meta{ID: "v2"}, Name: "lost", Host: "h1", Error: "enterprise Nope not found"},
+		{Meta: tenant.Meta{ID: "v2"}, Name: "lost", Host: "h1", DomainID: "d", SubnetID: "s", Error: "enterprise Nope not found"},
 		{Meta: tenant.Meta{ID: "v3"}, Name: "compiled", Host: "h1", DomainID: "d", SubnetID: "s", Error: "address in use"},
 		{Meta: tenant.Meta{ID: "v4"}, Name: "elsewhere", Host: "h2", Error: "enterprise Nope not found"},
 	} {
