@@ -51,7 +51,7 @@ type Counters struct {
 	Entries  map[string]Counter `json:"entries,omitempty"`
 	Defaults map[string]Counter `json:"defaults,omitempty"`
 	Limited  map[string]Counter `json:"limited,omitempty"`
-	// Drops are by the ID of a vport of this host and the reason.
+	// Drops are by the ID of a vport of this host, or of the domain, and the reason.
 	Drops map[string]map[Reason]Counter `json:"drops,omitempty"`
 }
 

@@ -53,7 +53,8 @@ const (
 type Reason string
 
 // The reasons. The compiler has flows with a counter for each but the hairpin, which the
-// switch refuses by itself.
+// switch refuses by itself. How many connections there are is the switch's to know: no
+// verdict has the last.
 const (
 	ReasonTagged         Reason = "frame with a VLAN tag"
 	ReasonDHCPServer     Reason = "DHCP server's answer from a vport"
@@ -74,6 +75,8 @@ const (
 	ReasonHairpin        Reason = "to the sender itself"
 	ReasonIngressPolicy  Reason = "policy from the vport into the network"
 	ReasonEgressPolicy   Reason = "policy from the network to the vport"
+
+	ReasonTooManyConnections Reason = "domain has too many connections"
 )
 
 // Outcome is a decision with what can be seen of it.

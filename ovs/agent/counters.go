@@ -66,7 +66,7 @@ func (r readings[K]) since(k K, now tenant.Counter) tenant.Counter {
 }
 
 // subject is what a total is of: an entry, the policy whose default decided, the vport whose
-// limiter dropped, or a vport and why its packets were dropped.
+// limiter dropped, or a vport or domain and why its packets were dropped.
 type subject struct {
 	key    tenant.Key
 	reason tenant.Reason // of a drop
@@ -196,8 +196,8 @@ func choose(cookies []uint64) (filters []ovs.FlowFilter) {
 // counters choose the flows that count for something, but for those of vports outside of the guard: they
 // lie among as many flows as there are vports anywhere, and are read with all others.
 func (a *Agent) counters() []ovs.FlowFilter {
-	guard := pipeline.TableGuard
-	filters := []ovs.FlowFilter{{Table: &guard}}
+	guard, released := pipeline.TableGuard, pipeline.TableReleased
+	filters := []ovs.FlowFilter{{Table: &guard}, {Table: &released}}
 	var cookies []uint64
 	a.conf.Feed.View(func(s *tenant.State) {
 		for _, e := range s.Entries {
@@ -235,13 +235,14 @@ func (a *Agent) subjectOf(s *tenant.State, f flow.Flow) (of subject, ok bool) {
 	decides := counts(f)
 	if !decides {
 		d, drops := pipeline.ReasonOf(f)
-		if !drops || d.Per != "vport" {
+		if !drops || d.Per != "vport" && d != pipeline.DropConnections {
 			return of, false
 		}
 		of.reason = d.Reason
 	}
 	of.key, ok = a.compiler.Owner(f.Cookie)
-	return of, ok && decides == (of.key.Kind != tenant.KindVport) && a.domainOf(s, of.key) != ""
+	decider := of.key.Kind == tenant.KindEntry || of.key.Kind == tenant.KindPolicy
+	return of, ok && decides == decider && a.domainOf(s, of.key) != ""
 }
 
 // forget are flows that are gone: if they come back, they count from nothing.
@@ -305,6 +306,10 @@ func (a *Agent) domainOf(s *tenant.State, k tenant.Key) string {
 	case tenant.KindPolicy:
 		if p := s.Policies[k.ID]; p != nil {
 			return p.DomainID
+		}
+	case tenant.KindDomain:
+		if d := s.Domains[k.ID]; d != nil {
+			return d.ID
 		}
 	case tenant.KindVport:
 		if v := s.Vports[k.ID]; v != nil && v.Host == a.conf.Host {

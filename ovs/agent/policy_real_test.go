@@ -29,13 +29,16 @@ type policed struct {
 	lines         *logtest.Hook
 }
 
-func newPoliced(t *testing.T) *policed {
+func newPoliced(t *testing.T) *policed { t.Helper(); return newBounded(t, 1000) }
+
+// newBounded is newPoliced with so many connections a domain.
+func newBounded(t *testing.T, connections uint32) *policed {
 	t.Helper()
 	needRoot(t)
 	lab := netns(t, "host")
 	h := newHost(t, ovstest.Forwarding("/run/netns/"+lab))
 	log, lines := logtest.NewNullLogger()
-	a, _ := start(t, Config{Feed: h.feed, Switch: h.bridge, Log: log, ConntrackLimit: 1000})
+	a, _ := start(t, Config{Feed: h.feed, Switch: h.bridge, Log: log, ConntrackLimit: connections})
 	pol := policy("pol", "app1", tenant.Ingress, 1)
 	pol.Value.(*tenant.Policy).DefaultAllowIP = true
 	h.feed.Publish(1, append(twoSubnets(), pol)...)

@@ -173,7 +173,7 @@ const (
 	flowsPerSubnet        = 8
 	flowsPerZone          = 1
 	flowsPerDomain        = 8
-	flowsPerPolicedDomain = 21
+	flowsPerPolicedDomain = 22
 	flowsPerDefault       = 2
 	flowsPerHost          = 3
 	flowsPerSwitch        = 35

@@ -49,24 +49,33 @@ func stateDomain(f *fragment, o object) {
 	f.add(TableState, 90, m.And(noState.of(flow.CTState)), slices.Concat(own, next)...)
 }
 
-// What is behind the commit table's ct is checked likewise.
+// What is behind the commit table's ct is checked likewise. A connection that the zone has no
+// room for keeps its state there, and the packet goes on: what tells it from one that is
+// remembered is the mark. Its answers would be dropped, so the packet that asks for them is.
+// Stateless is what nobody asked to remember: fragments of which the first came last.
 func releasedDomain(f *fragment, o object) {
-	if o.chains != nil {
-		f.add(TableReleased, 100, flow.NewMatch(isIPv4(), inDomain(o), flow.Eq(flow.CTZone, uint64(o.domain.Number)), isTracked.of(flow.CTState)),
-			flow.Goto{Table: TableLimiter})
+	if o.chains == nil {
+		return
 	}
+	m := flow.NewMatch(isIPv4(), inDomain(o), flow.Eq(flow.CTZone, uint64(o.domain.Number)))
+	f.drop(DropConnections, m.And(isFirst.of(flow.CTState), flow.Eq(flow.CTMark, 0), isClear(bitStateless).of(regFlags)))
+	f.add(TableReleased, 100, m.And(isTracked.of(flow.CTState)), flow.Goto{Table: TableLimiter})
 }
 
 // Conditions on CTState.
 var (
 	isTracked = isSet(flow.CTTrk).and(isClear(flow.CTInv))
 	isOpener  = isTracked.and(isSet(flow.CTNew))
+	isFirst   = isOpener.and(isClear(flow.CTRel)) // of a connection that is not remembered yet
 	noState   = isClear(flow.CTTrk | flow.CTInv)
 )
 
 // Conditions on fragments: packets that are none; all but the first.
 func isWhole() flow.FieldMatch { return isClear(1).of(flow.IPFrag) }
 func isLater() flow.FieldMatch { return isSet(3).of(flow.IPFrag) }
+
+// remembered is the mark of every connection that is.
+const remembered = 1
 
 // What a stateless entry allowed is not remembered. A reply to a connection that was
 // remembered, when another entry decided, is asked about once more, by its own header.
@@ -84,12 +93,12 @@ func commitBase(f *fragment, _ object) {
 	}
 	whole := flow.CT{ZoneSrc: flow.Bits(regDomain, 0, 16), Table: TableReleased}
 	remember := whole
-	remember.Commit = true
+	remember.Commit, remember.Exec = true, []flow.Action{set(flow.Eq(flow.CTMark, remembered))}
 	known := flow.NewMatch(isIPv4(), isSet(bitStateless).and(isClear(bitOutOfState)).of(regFlags))
 	f.add(TableCommit, 121, known.And(isSet(flow.CTTrk|flow.CTRpl).of(flow.CTState)), again...)
 	f.add(TableCommit, 120, known.And(isSet(flow.CTTrk|flow.CTRel).of(flow.CTState)), again...)
 	f.add(TableCommit, 110, flow.NewMatch(isSet(bitStateless).of(regFlags), isIPv4(), isWhole()), limiter)
-	f.add(TableCommit, 100, flow.NewMatch(isClear(bitStateless).of(regFlags), isIPv4(), isOpener.and(isClear(flow.CTRel)).of(flow.CTState)), remember)
+	f.add(TableCommit, 100, flow.NewMatch(isClear(bitStateless).of(regFlags), isIPv4(), isFirst.of(flow.CTState)), remember)
 	f.add(TableCommit, 90, flow.NewMatch(isIPv4(), isSet(1).of(flow.IPFrag), isTracked.of(flow.CTState)), whole)
 	f.add(TableCommit, 0, flow.NewMatch(), limiter)
 }

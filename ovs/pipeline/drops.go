@@ -55,6 +55,7 @@ var (
 	DropEgressPolicy    = Drop{TableEgressDecision, 100, "domain", tenant.ReasonEgressPolicy}
 	DropEgressDefault   = Drop{TableEgressDecision, 50, "policy", tenant.ReasonEgressPolicy}
 	DropEgressMiss      = Drop{TableEgressDecision, 0, "switch", "no decision"}
+	DropConnections     = Drop{TableReleased, 110, "domain", tenant.ReasonTooManyConnections}
 	DropReleasedMiss    = Drop{TableReleased, 0, "switch", "fragment out of place"}
 	DropNoTunnel        = Drop{TableOutput, 50, "switch", "no tunnel to the receiver's host"}
 	DropTooLarge        = Drop{TableEncapsulate, 100, "host", "too large for the way to the receiver's host (answered)"}
@@ -73,7 +74,7 @@ var Drops = []Drop{
 	DropConntrackMiss, DropStateMiss,
 	DropIngressClosed, DropIngressUnasked, DropIngressPolicy, DropIngressDefault, DropIngressMiss,
 	DropEgressClosed, DropEgressUnasked, DropEgressPolicy, DropEgressDefault, DropEgressMiss,
-	DropReleasedMiss,
+	DropConnections, DropReleasedMiss,
 	DropNoTunnel, DropTooLarge, DropNoEncapsulation,
 }
 

@@ -215,7 +215,7 @@ var Tables = []Table{
 	},
 	{
 		Number: TableReleased, Name: "released",
-		Purpose: "Takes what has been remembered, and fragments of which all are allowed.",
+		Purpose: "Takes what has been remembered, and fragments of which all are allowed. Drops a connection that there is no room to remember.",
 		Arrives: "New connections, and fragments.",
 		Miss:    "Dropped, as in state.",
 		Next:    []flow.Table{TableLimiter},
