@@ -1,7 +1,7 @@
 # Two commands matter: `make up` sets everything up on this host and runs the
 # walk-through; `make test` runs all tests. See README.md.
 SHELL := /bin/bash
-.PHONY: up down build plugin test check bench clean fleet fleet-down
+.PHONY: up down build plugin test check bench kernel clean fleet fleet-down
 
 up: ## install, build, enable the plugin, load examples/app1.yaml, walk through it
 	dist/prepare
@@ -36,6 +36,10 @@ test: ## all tests: package, host and fleet level (root; see README.md)
 bench: ## the figures of design section 10, against Docker's bridge in the same run (SECTIONS="attach traffic convergence")
 	dist/prepare test
 	go run ./test/bench $(SECTIONS)
+
+kernel: ## tests of packets on the kernel's datapath, in a virtual machine
+	dist/prepare test
+	test/kernel/run
 
 clean:
 	rm -rf bin rootfs
