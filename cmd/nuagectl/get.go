@@ -41,7 +41,7 @@ var kinds = []kind{
 	}, {
 		name: "domains", aliases: []string{"domain", "dom"},
 		columns: columns(inEnterprise, key("NAME", "name"), key("ZONES", "zones"), key("SUBNETS", "subnets"), key("VPORTS", "vports")),
-		wide:    []column{key("VNI", "vni"), key("DESCRIPTION", "description"), key("ID", "id")},
+		wide:    []column{key("VNI", "vni"), key("OVER LIMIT", "overLimit.packets"), key("DESCRIPTION", "description"), key("ID", "id")},
 	}, {
 		name: "zones", aliases: []string{"zone"},
 		columns: columns(inDomain, key("NAME", "name"), key("SUBNETS", "subnets"), key("VPORTS", "vports")),

@@ -240,12 +240,14 @@ func TestPolicyViews(t *testing.T) {
 	for i, host := range []string{"h1", "h1"} { // told twice: the last counts
 		if err := b.store.PutCounters(t.Context(), []tenant.Counters{{Host: host, DomainID: v.DomainID, Entries: map[string]tenant.Counter{entry.ID: {Packets: uint64(3 + i), Bytes: 300}},
 			Defaults: map[string]tenant.Counter{policy.ID: {Packets: 9, Bytes: 900}}, Limited: map[string]tenant.Counter{v.ID: {Packets: 1}},
-			Drops: map[string]map[tenant.Reason]tenant.Counter{v.ID: {tenant.ReasonSpoofedIP: {Packets: 2}, tenant.ReasonSpoofedARP: {Packets: 3}, tenant.ReasonOutside: {Packets: 50}}}}}); err != nil {
+			Drops: map[string]map[tenant.Reason]tenant.Counter{v.ID: {tenant.ReasonSpoofedIP: {Packets: 2}, tenant.ReasonSpoofedARP: {Packets: 3}, tenant.ReasonOutside: {Packets: 50}},
+				v.DomainID: {tenant.ReasonTooManyConnections: {Packets: 7, Bytes: 518}}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for path, want := range map[string][]string{
 		"policies":                          {`"name":"to-db"`, `"counter":{"packets":4,"bytes":300}`, `"default":{"packets":9,"bytes":900}`, `"from":"policy group web"`, `"match":"tcp 5432"`},
+		"domains":                           {`"overLimit":{"packets":7,"bytes":518}`},
 		"entries?name=to-db/20":             {`"policy":"to-db"`, `"action":"DROP"`},
 		"policygroups?name=web":             {`"members":["v1"]`, `"entries":1`},
 		"networkmacros":                     {`"address":"192.0.2.0/24"`, `"enterprise":"DCEnterprise"`},

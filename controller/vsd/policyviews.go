@@ -84,13 +84,14 @@ type RateLimiterView struct {
 type sums struct {
 	entries, defaults, limited map[string]tenant.Counter
 	spoofed                    map[string]tenant.Counter // by vport
+	overLimit                  map[string]tenant.Counter // by domain
 }
 
 // spoofs are the reasons for which the guard drops what a vport should never send.
 var spoofs = []tenant.Reason{tenant.ReasonSpoofedIP, tenant.ReasonSpoofedARP, tenant.ReasonDHCPServer}
 
 func addUp(s *tenant.State) sums {
-	c := sums{map[string]tenant.Counter{}, map[string]tenant.Counter{}, map[string]tenant.Counter{}, map[string]tenant.Counter{}}
+	c := sums{map[string]tenant.Counter{}, map[string]tenant.Counter{}, map[string]tenant.Counter{}, map[string]tenant.Counter{}, map[string]tenant.Counter{}}
 	add := func(to map[string]tenant.Counter, id string, n tenant.Counter) {
 		sum := to[id]
 		to[id] = tenant.Counter{Packets: sum.Packets + n.Packets, Bytes: sum.Bytes + n.Bytes}
@@ -105,6 +106,7 @@ func addUp(s *tenant.State) sums {
 			for _, reason := range spoofs {
 				add(c.spoofed, id, drops[reason])
 			}
+			add(c.overLimit, id, drops[tenant.ReasonTooManyConnections])
 		}
 	}
 	return c

@@ -35,14 +35,16 @@ type EnterpriseView struct {
 // DomainView is a domain.
 type DomainView struct {
 	Place
-	ID          string    `json:"id"`
-	Name        string    `json:"name"`
-	Description string    `json:"description,omitempty"`
-	VNI         uint32    `json:"vni"`
-	Zones       int       `json:"zones"`
-	Subnets     int       `json:"subnets"`
-	Vports      int       `json:"vports"`
-	Created     time.Time `json:"created"`
+	ID          string `json:"id"`
+	Name        string `json:"name"`
+	Description string `json:"description,omitempty"`
+	VNI         uint32 `json:"vni"`
+	Zones       int    `json:"zones"`
+	Subnets     int    `json:"subnets"`
+	Vports      int    `json:"vports"`
+	// OverLimit counts the packets of connections that hosts had no room to remember.
+	OverLimit tenant.Counter `json:"overLimit"`
+	Created   time.Time      `json:"created"`
 }
 
 // ZoneView is a zone.
@@ -243,11 +245,11 @@ func enterpriseRows(s *tenant.State) (rows []row) {
 }
 
 func domainRows(s *tenant.State) (rows []row) {
-	vports := tally(s, func(v *tenant.Vport) string { return v.DomainID })
+	vports, sums := tally(s, func(v *tenant.Vport) string { return v.DomainID }), addUp(s)
 	for id, d := range s.Domains {
 		p := Place{Enterprise: placeOf(s, id, "", "").Enterprise}
 		v := DomainView{p, id, d.Name, d.Description, d.VNI,
-			count(s, tenant.KindDomain, id, tenant.KindZone), count(s, tenant.KindDomain, id, tenant.KindSubnet), vports[id], d.Created}
+			count(s, tenant.KindDomain, id, tenant.KindZone), count(s, tenant.KindDomain, id, tenant.KindSubnet), vports[id], sums.overLimit[id], d.Created}
 		p.Domain = d.Name
 		rows = append(rows, row{p, d.Name, id, "", v, ""})
 	}
