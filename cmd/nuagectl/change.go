@@ -225,7 +225,13 @@ func (c *command) resolve(cmd *cobra.Command, k kind, query url.Values, name str
 				path = append(path, v)
 			}
 		}
-		where = append(where, fmt.Sprintf("  %s (%s)", strings.Join(append(path, name), "/"), o.text("id")))
+		what := strings.Join(append(path, name), "/")
+		for _, p := range []string{"ipv4", "host"} { // of a vport, whose name another may have
+			if v := o.text(p); v != "" {
+				what += " " + v
+			}
+		}
+		where = append(where, fmt.Sprintf("  %s (%s)", what, o.text("id")))
 	}
 	return nil, fmt.Errorf("there are %d %s called %s; say which by --enterprise, --domain, --zone, --subnet, or by its ID:\n%s",
 		len(list), k.name, name, strings.Join(where, "\n"))

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 
+	grpcstatus "google.golang.org/grpc/status"
+
 	"nuage/controller/tenant"
 )
 
@@ -94,5 +96,9 @@ func (s *Store) unavailable(err error) error {
 	if err == nil || errors.Is(err, tenant.ErrUnavailable) {
 		return err
 	}
-	return tenant.Errorf(tenant.ErrUnavailable, "store: %v", err)
+	said := err.Error()
+	if st, ok := grpcstatus.FromError(err); ok { // without "rpc error: code = …"
+		said = st.Message()
+	}
+	return tenant.Errorf(tenant.ErrUnavailable, "store: %s", said)
 }

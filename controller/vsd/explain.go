@@ -135,7 +135,7 @@ func endOf(s *tenant.State, word, enterprise, domain, domainID string) (*tenant.
 	var where []string
 	for _, v := range found {
 		p := placeOf(s, v.DomainID, v.ZoneID, v.SubnetID)
-		where = append(where, fmt.Sprintf("%s/%s/%s/%s/%s (%s)", p.Enterprise, p.Domain, p.Zone, p.Subnet, v.Name, v.ID))
+		where = append(where, fmt.Sprintf("%s/%s/%s/%s/%s on host %s (%s)", p.Enterprise, p.Domain, p.Zone, p.Subnet, v.Name, v.Host, v.ID))
 	}
 	slices.Sort(where)
 	return nil, address, tenant.Errorf(tenant.ErrInvalid, "%d vports are %s; say which by --domain, --enterprise or by its ID: %s", len(found), word, strings.Join(where, ", "))

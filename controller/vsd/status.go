@@ -95,9 +95,10 @@ type DockerStatus struct {
 
 // problems are the lines of Status.Problems.
 func (s *Status) problems() (lines []string) {
-	add := func(is bool, parts ...string) {
+	add := func(is bool, what, why string) {
 		if is {
-			lines = append(lines, strings.TrimSuffix(strings.Join(parts, ": "), ": "))
+			part, _, _ := strings.Cut(what, " ") // which an error may name itself
+			lines = append(lines, strings.TrimSuffix(what+": "+strings.TrimPrefix(why, part+": "), ": "))
 		}
 	}
 	for _, p := range s.Settings {

@@ -58,6 +58,8 @@ func TestProblems(t *testing.T) {
 		"store: disk full":                func(s *Status) { s.Store.Error = "disk full" },
 		"switch not connected: no ovsdb":  func(s *Status) { s.Switch = SwitchStatus{Error: "no ovsdb"} },
 		"switch: odd":                     func(s *Status) { s.Switch.Error = "odd" },
+		"tunnel: no way out":              func(s *Status) { s.Switch.Tunnel.Problem = "tunnel: no way out" },
+		"store not ready: starting":       func(s *Status) { s.Store = StoreStatus{Error: "store: starting"} },
 		"tunnel: uplink":                  func(s *Status) { s.Switch.Tunnel.Problem = "uplink" },
 		"agent: refused":                  func(s *Status) { s.Agent.Error = "refused" },
 		"Docker not reachable: no socket": func(s *Status) { s.Docker = DockerStatus{Error: "no socket"} },
