@@ -44,8 +44,6 @@ type stream struct {
 	pause, during time.Duration
 }
 
-const streamPort = 5001
-
 // measure returns the Mbit/s of payload that arrive at 10.9.9.2.
 func (p stream) measure(t *testing.T, peers [2]string) float64 {
 	t.Helper()
@@ -79,7 +77,7 @@ func (p stream) tcp(t *testing.T, ctx context.Context, peers [2]string, arrived 
 	t.Helper()
 	var l net.Listener
 	must(t, inside(peers[1], func() (err error) {
-		l, err = net.Listen("tcp4", fmt.Sprintf("10.9.9.2:%d", streamPort))
+		l, err = net.Listen("tcp4", "10.9.9.2:0") // a port of its own: the last one is closed by and by
 		return err
 	}))
 	context.AfterFunc(ctx, func() { l.Close() })
@@ -96,7 +94,7 @@ func (p stream) tcp(t *testing.T, ctx context.Context, peers [2]string, arrived 
 	for range p.flows {
 		var c net.Conn
 		must(t, inside(peers[0], func() (err error) {
-			c, err = net.DialTimeout("tcp4", fmt.Sprintf("10.9.9.2:%d", streamPort), limit)
+			c, err = net.DialTimeout("tcp4", l.Addr().String(), limit)
 			return err
 		}))
 		context.AfterFunc(ctx, func() { c.Close() })
@@ -113,13 +111,12 @@ func (p stream) tcp(t *testing.T, ctx context.Context, peers [2]string, arrived 
 func (p stream) udp(t *testing.T, ctx context.Context, peers [2]string, arrived *atomic.Int64) {
 	t.Helper()
 	var in, out *net.UDPConn
-	to := &net.UDPAddr{IP: net.IPv4(10, 9, 9, 2), Port: streamPort}
 	must(t, inside(peers[1], func() (err error) {
-		in, err = net.ListenUDP("udp4", to)
+		in, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(10, 9, 9, 2)})
 		return err
 	}))
 	must(t, inside(peers[0], func() (err error) {
-		out, err = net.DialUDP("udp4", nil, to)
+		out, err = net.DialUDP("udp4", nil, in.LocalAddr().(*net.UDPAddr))
 		return err
 	}))
 	context.AfterFunc(ctx, func() { in.Close(); out.Close() })
