@@ -230,6 +230,9 @@ func TestDirectWithLostJournal(t *testing.T) {
 	r.ok(r.Refuse(bg, wrong, errors.New("told in the subnet")))
 	nowhere.Enterprise = "Nope"
 	r.ok(r.Refuse(bg, nowhere, errors.New("told nowhere")))
+	if told, err := r.Refused(); err != nil || len(told) != 1 || told[0].Error != "told nowhere" {
+		t.Errorf("refused and nowhere: %+v, %v", told, err)
+	}
 	r.Driver.Wait()
 	r.journal.Close()
 	r.ok(os.RemoveAll(r.dir + "/journal"))

@@ -67,6 +67,18 @@ func (d *Driver) refusal(containerID string) (*tenant.Vport, error) {
 	return v, nil
 }
 
+// Refused are the vports that tell of containers which name no subnet that exists: such a
+// vport is in no domain, so that no state that a host follows has it.
+func (d *Driver) Refused() (nowhere []tenant.Vport, err error) {
+	told, err := records[tenant.Vport](d.Journal, kindRefusal)
+	for _, v := range told {
+		if v.SubnetID == "" {
+			nowhere = append(nowhere, *v)
+		}
+	}
+	return nowhere, err
+}
+
 // forget takes back what Refuse has told.
 func (d *Driver) forget(ctx context.Context, containerID string) error {
 	v, err := d.refusal(containerID)

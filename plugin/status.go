@@ -31,6 +31,13 @@ func (n *node) status() vsd.Status {
 	for key, err := range a.Refused {
 		s.Agent.Notes = append(s.Agent.Notes, fmt.Sprintf("%s %s: refused by the switch: %v", key.Kind, key.ID, err))
 	}
+	nowhere, err := n.driver.Refused()
+	if err != nil {
+		s.Notes = append(s.Notes, err.Error())
+	}
+	for _, v := range nowhere {
+		s.Agent.Notes = append(s.Agent.Notes, refusal(&v))
+	}
 	slices.Sort(s.Agent.Notes)
 	version, err := n.engine.status()
 	s.Docker = vsd.DockerStatus{Reachable: err == nil && version != "", Version: version, Error: text(err)}
@@ -38,8 +45,7 @@ func (n *node) status() vsd.Status {
 }
 
 // notes are the compiler's, and what was refused on this host that it does not see, such as a
-// machine that goes on where it was. Only of domains that are followed: what names no domain
-// that exists is in the list of vports.
+// machine that goes on where it was.
 func notes(st *tenant.State, host string, compiled map[tenant.Key]string) (all []string) {
 	for key, note := range compiled {
 		all = append(all, fmt.Sprintf("%s %s: %s", key.Kind, key.ID, note))
@@ -47,10 +53,14 @@ func notes(st *tenant.State, host string, compiled map[tenant.Key]string) (all [
 	st.Children(tenant.Key{Kind: tenant.KindHost, ID: host}, tenant.KindVport, func(id string) {
 		key := tenant.Key{Kind: tenant.KindVport, ID: id}
 		if v := st.Vports[id]; v != nil && v.Error != "" && compiled[key] == "" {
-			all = append(all, fmt.Sprintf("%s %s: vport %s: %s", key.Kind, key.ID, v.Name, v.Error))
+			all = append(all, refusal(v))
 		}
 	})
 	return all
+}
+
+func refusal(v *tenant.Vport) string {
+	return fmt.Sprintf("%s %s: vport %s: %s", tenant.KindVport, v.ID, v.Name, v.Error)
 }
 
 func (n *node) storeStatus(s *vsd.Status) {

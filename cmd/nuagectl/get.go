@@ -226,7 +226,12 @@ entry's name is POLICY/PRIORITY, a rate limiter's "zone NAME ingress".`,
   nuagectl get vports -o wide
   nuagectl get policies --domain App1 -o wide
   nuagectl get vport web-1 -o yaml`,
-		Args:              cobra.RangeArgs(1, 2),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 1 || len(args) > 2 {
+				return usagef("say what to show: nuagectl get KIND [NAME]; the kinds are %s", strings.Join(kindNames(), ", "))
+			}
+			return nil
+		},
 		ValidArgsFunction: completeKind,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := findKind(args[0])
