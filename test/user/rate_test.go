@@ -55,11 +55,13 @@ func TestRateLimits(t *testing.T) {
 		t.Errorf("%.0f Mbit/s without a limit", got/1e6)
 	}
 	// What was lost in the crowd is sent again, later each time.
-	s, err := talk.State()
-	for end := time.Now().Add(20 * time.Second); err == nil && s.Error == "" && s.Quiet > time.Second && time.Now().Before(end); s, err = talk.State() {
-		time.Sleep(100 * time.Millisecond)
+	h.Eventually(20*time.Second, "the connection that was open meanwhile goes on", func() error { return goesOn(talk) })
+}
+
+// goesOn is nil for a connection that was answered a moment ago.
+func goesOn(talk host.Talk) error {
+	if s, err := talk.State(); err != nil || s.Error != "" || s.Quiet > time.Second {
+		return fmt.Errorf("%+v %v", s, err)
 	}
-	if err != nil || s.Error != "" || s.Quiet > time.Second {
-		t.Errorf("the connection that was open meanwhile: %+v %v", s, err)
-	}
+	return nil
 }
