@@ -92,6 +92,13 @@ in_switch() {
     nsenter -t "$pid" -n -- "$@"
 }
 
+# apart PID: a process has a network namespace of its own, which it has not from its first
+# moment; nor can its link be read in all of them.
+apart() {
+    local its
+    its=$(readlink "/proc/$1/ns/net") && [[ -n $its && $its != $(readlink /proc/self/ns/net) ]] && started "$1"
+}
+
 switch_start() {
     if recall "$FLEET/sw.pid" >/dev/null; then
         in_switch ip link show nuage-sw >/dev/null 2>&1 && return
@@ -100,9 +107,7 @@ switch_start() {
     mkdir -p "$FLEET"
     setsid unshare --net sleep infinity </dev/null >/dev/null 2>&1 9>&- &
     local pid=$!
-    # The namespace is there once it differs from ours.
-    until_true 5 eval "[[ \$(readlink /proc/$pid/ns/net) != \$(readlink /proc/self/ns/net) ]] && started $pid" ||
-        die "cannot make a network namespace"
+    until_true 5 apart "$pid" || die "cannot make a network namespace"
     remember "$pid" "$FLEET/sw.pid"
     in_switch ip link set lo up
     in_switch ip link add nuage-sw type bridge
