@@ -68,8 +68,8 @@ func (l *link) incoming(d time.Duration, f func(frame []byte) bool) error {
 	return nil
 }
 
-// arping asks once who has an address and prints every answer within the time: one
-// line each, "ADDRESS is at MAC". No answer is a failure.
+// arping asks who has an address and prints every answer within the time: one line each,
+// "ADDRESS is at MAC". Without one it asks again, three times in all, and fails.
 func arping(args []string) error {
 	f := flag.NewFlagSet("arping", flag.ContinueOnError)
 	iface := f.String("I", "eth0", "interface")
@@ -91,21 +91,24 @@ func arping(args []string) error {
 		return err
 	}
 	broadcast := net.HardwareAddr{255, 255, 255, 255, 255, 255}
-	if err := l.send(arpFrame(1, l.iface.HardwareAddr, broadcast, l.iface.HardwareAddr, from, nil, dst)); err != nil {
-		return err
-	}
+	request := arpFrame(1, l.iface.HardwareAddr, broadcast, l.iface.HardwareAddr, from, nil, dst)
 	answers := 0
-	err = l.incoming(*wait, func(b []byte) bool {
-		if len(b) >= 42 && binary.BigEndian.Uint16(b[12:]) == etherARP && b[21] == 2 && netip.AddrFrom4([4]byte(b[28:32])) == dst {
-			fmt.Printf("%s is at %s\n", dst, net.HardwareAddr(b[22:28]))
-			answers++
+	for range tries {
+		if err := l.send(request); err != nil {
+			return err
 		}
-		return true
-	})
-	if err == nil && answers == 0 {
-		err = fmt.Errorf("nobody has %s", dst)
+		err = l.incoming(*wait, func(b []byte) bool {
+			if len(b) >= 42 && binary.BigEndian.Uint16(b[12:]) == etherARP && b[21] == 2 && netip.AddrFrom4([4]byte(b[28:32])) == dst {
+				fmt.Printf("%s is at %s\n", dst, net.HardwareAddr(b[22:28]))
+				answers++
+			}
+			return true
+		})
+		if err != nil || answers > 0 {
+			return err
+		}
 	}
-	return err
+	return fmt.Errorf("nobody has %s", dst)
 }
 
 func sender(l *link, given string) (netip.Addr, error) {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -151,7 +152,11 @@ func get(args []string) error {
 	return err
 }
 
-// udp sends one datagram to a serve and waits for its echo.
+// tries is how often a question without an answer is asked: a busy switch may lose one packet.
+const tries = 3
+
+// udp sends a datagram to a serve and waits for its echo; without one it sends it again,
+// three times in all, and fails.
 func udp(args []string) error {
 	f := flag.NewFlagSet("udp", flag.ContinueOnError)
 	timeout := f.Duration("timeout", time.Second, "for the echo")
@@ -164,13 +169,16 @@ func udp(args []string) error {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Write(make([]byte, *size)); err != nil {
-		return err
+	n, err := 0, error(nil)
+	for i := 0; i == 0 || i < tries && errors.Is(err, os.ErrDeadlineExceeded); i++ {
+		if _, err := c.Write(make([]byte, *size)); err != nil {
+			return err
+		}
+		if err := c.SetReadDeadline(time.Now().Add(*timeout)); err != nil {
+			return err
+		}
+		n, err = c.Read(make([]byte, *size+1))
 	}
-	if err := c.SetReadDeadline(time.Now().Add(*timeout)); err != nil {
-		return err
-	}
-	n, err := c.Read(make([]byte, *size+1))
 	if err != nil {
 		return err
 	}

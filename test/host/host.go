@@ -111,7 +111,7 @@ func Ready(t testing.TB) *Host {
 func watched(h *Host) *Host {
 	h.t.Cleanup(func() {
 		if h.t.Failed() {
-			h.t.Logf("end of the log of host %d's dockerd:\n%s", h.n, h.PluginLog(25))
+			h.t.Logf("end of the log of host %d's dockerd:\n%s", h.n, h.PluginLog(10))
 		}
 	})
 	return h

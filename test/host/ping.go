@@ -81,11 +81,13 @@ func (p *Ping) Stop() Loss {
 	return l
 }
 
-// NoLoss ends the ping and fails the test if any packet was lost, or hardly any was sent.
+// NoLoss ends the ping and fails the test if the way was broken meanwhile, or hardly
+// anything was sent. A gap of 30 ms loses three packets in a row; one stray packet in 500 is
+// what a switch without a processor of its own loses beside other work.
 func (p *Ping) NoLoss(during string) {
 	p.h.t.Helper()
 	l := p.Stop()
-	if l.Lost > 0 || l.Sent < 20 {
+	if l.Lost > 1+l.Sent/500 || l.Sent < 20 {
 		p.h.t.Errorf("ping during %s: %+v, want none lost", during, l)
 	}
 }
