@@ -82,7 +82,7 @@ func ParseDocuments(text []byte) ([]Document, error) {
 			break
 		}
 		if err != nil {
-			p.errs = append(p.errs, Errorf(ErrInvalid, "%s", strings.TrimPrefix(err.Error(), "yaml: ")))
+			p.errs = append(p.errs, Errorf(ErrInvalid, "the file is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: ")))
 			break
 		}
 		if len(root.Content) != 1 || isNull(root.Content[0]) {

@@ -56,6 +56,7 @@ func TestParseDocumentsRefuses(t *testing.T) {
 		{"empty", "", "no document"},
 		{"only separators", "---\n---\n# nothing\n", "no document"},
 		{"not YAML", "enterprise: [", "line 1"},
+		{"a binary file", "\x00\x01", "the file is not YAML: control characters"},
 		{"a scalar", "hello", `line 1: a document must have keys (enterprise …), found "hello"`},
 		{"no enterprise", "domains: []", `line 1: a document needs the key "enterprise"`},
 		{"unknown key", "enterprise: E\ndomains:\n- name: D\n  zone: []", `line 4: a domain has no key "zone"`},
