@@ -62,6 +62,28 @@ func (d *Driver) Collect(ctx context.Context, networks, endpoints map[string]boo
 	return r, errors.Join(errs...)
 }
 
+// NameNetwork tells what Docker calls a network, which it does not tell its drivers. A network
+// that is unknown, or known to be called so already, is nil; it costs one local read.
+func (d *Driver) NameNetwork(ctx context.Context, id, name string) error {
+	n, err := d.getNetwork(id)
+	if err != nil || n == nil || !n.Made || n.Network.Name == name {
+		return err
+	}
+	unlock, err := d.locks.lock(ctx, "network "+short(id))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if n, err = d.getNetwork(id); err != nil || n == nil || !n.Made {
+		return err
+	}
+	n.Network.Name = name
+	if err := d.Store.PutNetwork(ctx, n.Network); err != nil {
+		return fmt.Errorf("network %s: %w", short(id), err)
+	}
+	return d.putNetwork(n)
+}
+
 // Enrich tells which container an endpoint belongs to: the vport gets its name. A
 // container of Attach goes by its own ID, and may be called otherwise than before. An
 // endpoint that is unknown, or known to be so already, is nil; it costs one local read.

@@ -185,6 +185,26 @@ func TestCollect(t *testing.T) {
 	r.expect("nothing")
 }
 
+func TestNameNetwork(t *testing.T) {
+	r := newRig(t)
+	r.two()
+	if n := r.network(1); n.Name != "" {
+		t.Errorf("name before: %s", n.Name)
+	}
+	r.ok(r.NameNetwork(bg, netID(1), "web"))
+	r.eventually("the name is in the store", func() bool { return r.network(1).Name == "web" })
+	before := r.network(1)
+	r.ok(r.NameNetwork(bg, netID(1), "web"))
+	r.ok(r.NameNetwork(bg, netID(9), "web"))
+	r.reconcile()
+	if n := r.network(1); n.Revision != before.Revision || n.Name != "web" {
+		t.Errorf("the same again wrote to the store: %+v", n)
+	}
+	r.ok(r.store.DeleteNetwork(bg, netID(1)))
+	r.reconcile() // puts it back
+	r.eventually("the name is there again", func() bool { return r.network(1).Name == "web" })
+}
+
 func TestEnrich(t *testing.T) {
 	r := newRig(t)
 	r.two()

@@ -34,9 +34,9 @@ type Attached struct {
 type engine struct {
 	socket  string
 	drivers []string
-	// seen is called with the IDs of all networks of ours and the endpoints of all running
-	// containers, only ever from complete lists.
-	seen func(ctx context.Context, networks map[string]bool, attached []Attached)
+	// seen is called with the IDs and names of all networks of ours and the endpoints of all
+	// running containers, only ever from complete lists.
+	seen func(ctx context.Context, networks map[string]string, attached []Attached)
 	log  logrus.FieldLogger
 
 	mu      sync.Mutex
@@ -88,9 +88,9 @@ func (e *engine) look(ctx context.Context, api *client.Client) error {
 	e.mu.Lock()
 	e.version = api.ClientVersion()
 	e.mu.Unlock()
-	networks := map[string]bool{}
+	networks := map[string]string{}
 	for _, n := range nets {
-		networks[n.ID] = true
+		networks[n.ID] = n.Name
 	}
 	var attached []Attached
 	for _, c := range running {
@@ -119,7 +119,7 @@ func (e *engine) listen(ctx context.Context, api *client.Client, happened chan<-
 	about := filters.NewArgs(
 		filters.Arg("type", string(events.NetworkEventType)),
 		filters.Arg("type", string(events.ContainerEventType)),
-		filters.Arg("event", "connect"), filters.Arg("event", "disconnect"), filters.Arg("event", "start"),
+		filters.Arg("event", "create"), filters.Arg("event", "connect"), filters.Arg("event", "disconnect"), filters.Arg("event", "start"),
 		filters.Arg("event", "destroy"), filters.Arg("event", "rename"))
 	for ctx.Err() == nil {
 		stream, errs := api.Events(ctx, events.ListOptions{Filters: about})

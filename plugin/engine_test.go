@@ -19,8 +19,8 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 	log := logrus.New()
 	log.SetOutput(t.Output())
 	seen := make(chan struct{}, 1)
-	e := &engine{socket: socket, drivers: []string{"nuage"}, log: log, seen: func(_ context.Context, networks map[string]bool, attached []Attached) {
-		if !networks["n1"] || len(networks) != 1 || len(attached) != 0 {
+	e := &engine{socket: socket, drivers: []string{"nuage"}, log: log, seen: func(_ context.Context, networks map[string]string, attached []Attached) {
+		if networks["n1"] != "web" || len(networks) != 1 || len(attached) != 0 {
 			t.Errorf("seen: %v, %v", networks, attached)
 		}
 		select {
@@ -54,7 +54,7 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 		case "/_ping":
 			w.Header().Set("Api-Version", "1.41")
 		case "/networks":
-			_, _ = w.Write([]byte(`[{"Id":"n1"}]`))
+			_, _ = w.Write([]byte(`[{"Id":"n1","Name":"web"}]`))
 		case "/containers/json":
 			_, _ = w.Write([]byte(`[]`))
 		case "/events": // none, and none later, as when what happened was before

@@ -240,8 +240,11 @@ func (n *node) settle(ctx context.Context) {
 }
 
 // seen passes Docker's lists on to the driver.
-func (n *node) seen(ctx context.Context, networks map[string]bool, attached []Attached) {
-	endpoints := map[string]bool{}
+func (n *node) seen(ctx context.Context, names map[string]string, attached []Attached) {
+	networks, endpoints := map[string]bool{}, map[string]bool{}
+	for id := range names {
+		networks[id] = true
+	}
 	for _, a := range attached {
 		endpoints[a.EndpointID] = true
 	}
@@ -250,6 +253,11 @@ func (n *node) seen(ctx context.Context, networks map[string]bool, attached []At
 	}
 	if _, err := n.driver.Collect(ctx, networks, endpoints, collectAfter); err != nil {
 		n.log.WithError(err).Warn("not all that Docker dropped is collected; trying again")
+	}
+	for id, name := range names {
+		if err := n.driver.NameNetwork(ctx, id, name); err != nil {
+			n.log.WithError(err).WithField("network", name).Warn("the network does not have its name")
+		}
 	}
 	for _, a := range attached {
 		if err := n.driver.Enrich(ctx, a.EndpointID, a.ContainerID, a.ContainerName); err != nil {

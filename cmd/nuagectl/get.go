@@ -86,7 +86,7 @@ var kinds = []kind{
 		wide:    []column{key("NAME", "name"), key("ID", "id")},
 	}, {
 		name: "networks", aliases: []string{"network", "net"}, keep: "docker network rm",
-		columns: slices.Concat([]column{{"ID", shortID}, key("HOST", "host")}, inSubnet,
+		columns: slices.Concat([]column{{"ID", shortID}, key("NAME", "name"), key("HOST", "host")}, inSubnet,
 			[]column{key("ADDRESS", "address"), key("ADDRESSES BY", "mode"), key("VPORTS", "vports")}),
 		wide: []column{key("GATEWAY", "gateway"), key("MTU", "mtu"), key("INTERNAL", "internal"), key("FULL ID", "id")},
 	}, {

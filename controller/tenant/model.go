@@ -226,7 +226,10 @@ const (
 
 // Network is a Docker network of one host, bound to a subnet.
 type Network struct {
-	Meta                      // ID is Docker's network ID
+	Meta // ID is Docker's network ID
+	// Name is what Docker calls it, on this host; empty until Docker was asked: its drivers
+	// are only told the ID.
+	Name         string       `json:"name,omitempty"`
 	Host         string       `json:"host"`
 	EnterpriseID string       `json:"enterpriseID"`
 	DomainID     string       `json:"domainID"`

@@ -132,7 +132,7 @@ func TestViews(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := strings.Repeat("ab", 32)
-	net := tenant.Network{Meta: tenant.Meta{ID: id}, Host: "h1", DomainID: subnet.DomainID, ZoneID: subnet.ZoneID, SubnetID: subnet.ID, Mode: tenant.AddressTenant, CIDR: subnet.CIDR}
+	net := tenant.Network{Meta: tenant.Meta{ID: id}, Name: "web", Host: "h1", DomainID: subnet.DomainID, ZoneID: subnet.ZoneID, SubnetID: subnet.ID, Mode: tenant.AddressTenant, CIDR: subnet.CIDR}
 	if err := b.store.PutNetwork(t.Context(), net); err != nil {
 		t.Fatal(err)
 	}
@@ -168,8 +168,9 @@ func TestViews(t *testing.T) {
 		"vports?name=database":          {"db-1"},
 		"vports?enterprise=Other":       nil,
 		"vports?subnet=PrivateSubnet":   {"db-1", "web-1"},
-		"networks":                      {id},
-		"networks?name=abababababab":    {id},
+		"networks":                      {"web"},
+		"networks?name=abababababab":    {"web"},
+		"networks?name=web":             {"web"},
 		"networks?name=ffff":            nil,
 		"hosts":                         {"h1"},
 	} {

@@ -102,6 +102,7 @@ type VportView struct {
 type NetworkView struct {
 	Place
 	ID       string             `json:"id"`
+	Name     string             `json:"name,omitempty"` // Docker's; empty until it was asked
 	Host     string             `json:"host"`
 	Mode     tenant.AddressMode `json:"mode"`
 	Address  netip.Prefix       `json:"address"`
@@ -292,7 +293,7 @@ func networkRows(s *tenant.State) (rows []row) {
 	vports := tally(s, func(v *tenant.Vport) string { return v.Owner.NetworkID })
 	for id, n := range s.Networks {
 		p := placeOf(s, n.DomainID, n.ZoneID, n.SubnetID)
-		rows = append(rows, row{p, id, id, "", NetworkView{p, id, n.Host, n.Mode, n.CIDR, n.Gateway, n.Internal, n.MTU, vports[id], n.Created}, ""})
+		rows = append(rows, row{p, n.Name, id, "", NetworkView{p, id, n.Name, n.Host, n.Mode, n.CIDR, n.Gateway, n.Internal, n.MTU, vports[id], n.Created}, ""})
 	}
 	return rows
 }

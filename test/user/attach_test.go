@@ -59,6 +59,13 @@ func TestSeveralNetworksOnOneContainer(t *testing.T) {
 	both := h.Container("both", "--network", r)
 	h.Docker("network", "connect", b, both)
 	cr, cb := h.Container("cr", "--network", r), h.Container("cb", "--network", b)
+	h.Eventually(10*time.Second, "nuagectl calls the network as Docker does", func() error {
+		named := h.Get("networks", "--domain", red.Name)
+		if len(named) != 1 || named[0]["name"] != r {
+			return errorf("%v, want %s", named, r)
+		}
+		return nil
+	})
 	h.Reaches(both, h.IP(cr), 64)
 	h.Reaches(both, h.IP(cb), 64)
 	h.Reaches(cr, h.Endpoint(both, r).IPAddress, 64)
