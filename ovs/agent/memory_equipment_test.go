@@ -16,6 +16,7 @@ import (
 type gear struct {
 	datapath string
 	meters   map[uint32]openflow.Meter
+	read     bool // the meters, since the last reboot: before it, an agent cannot know better
 	dropped  map[uint32]openflow.MeterStats
 	zones    map[uint16]uint32
 	counts   map[flow.Key]uint64 // packets
@@ -39,6 +40,7 @@ func (m *memory) Meters(context.Context) ([]openflow.Meter, error) {
 	if m.down {
 		return nil, ovs.ErrUnavailable
 	}
+	m.gear.read = true
 	return slices.Collect(maps.Values(m.gear.meters)), nil
 }
 
@@ -75,7 +77,7 @@ func (m *memory) DeleteMeter(_ context.Context, id uint32) error {
 	if m.down {
 		return ovs.ErrUnavailable
 	}
-	if _, exists := m.gear.meters[id]; !exists {
+	if _, exists := m.gear.meters[id]; !exists && m.gear.read {
 		m.defects = append(m.defects, fmt.Sprintf("deletes meter %d, which is not there", id))
 	}
 	m.note("delete %d", id)
