@@ -98,6 +98,8 @@ func TestManyAtOnce(t *testing.T) {
 		}
 		return true
 	})
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.most < 4 {
 		t.Errorf("at most %d at once", h.most)
 	}
