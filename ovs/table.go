@@ -16,11 +16,13 @@ type tables struct {
 	interfaces map[string]*interfaceRow
 	qos        map[string]*qosRow
 	queues     map[string]*queueRow
+	datapaths  map[string]*datapathRow
+	zones      map[string]*zoneRow
 }
 
 func newTables() tables {
 	return tables{map[string]*rootRow{}, map[string]*bridgeRow{}, map[string]*portRow{}, map[string]*interfaceRow{},
-		map[string]*qosRow{}, map[string]*queueRow{}}
+		map[string]*qosRow{}, map[string]*queueRow{}, map[string]*datapathRow{}, map[string]*zoneRow{}}
 }
 
 // monitored is monitor_cond's request: the columns that fields below name. A column
@@ -28,7 +30,8 @@ func newTables() tables {
 func monitored() map[string]any {
 	request := map[string]any{}
 	for table, row := range map[string]record{"Open_vSwitch": &rootRow{}, "Bridge": &bridgeRow{},
-		"Port": &portRow{}, "Interface": &interfaceRow{}, "QoS": &qosRow{}, "Queue": &queueRow{}} {
+		"Port": &portRow{}, "Interface": &interfaceRow{}, "QoS": &qosRow{}, "Queue": &queueRow{},
+		"Datapath": &datapathRow{}, "CT_Zone": &zoneRow{}} {
 		request[table] = []any{map[string]any{"columns": slices.Sorted(maps.Keys(row.fields()))}}
 	}
 	return request
@@ -42,7 +45,7 @@ type record interface{ fields() map[string]target }
 type target any
 
 func (r *rootRow) fields() map[string]target {
-	return map[string]target{"bridges": &r.Bridges, "datapath_types": &r.DatapathTypes,
+	return map[string]target{"bridges": &r.Bridges, "datapath_types": &r.DatapathTypes, "datapaths": &r.Datapaths,
 		"ovs_version": &r.Version, "next_cfg": &r.NextCfg, "cur_cfg": &r.CurCfg}
 }
 
@@ -91,6 +94,10 @@ func (t *tables) apply(update json.RawMessage) error {
 				err = applyRow(t.qos, uuid, c)
 			case "Queue":
 				err = applyRow(t.queues, uuid, c)
+			case "Datapath":
+				err = applyRow(t.datapaths, uuid, c)
+			case "CT_Zone":
+				err = applyRow(t.zones, uuid, c)
 			}
 			if err != nil {
 				return fmt.Errorf("table %s: row %s: %w", table, uuid, err)

@@ -8,6 +8,7 @@ type (
 		UUID            string
 		Bridges         []string
 		DatapathTypes   []string
+		Datapaths       map[string]string // rows of Datapath, by type
 		Version         string
 		NextCfg, CurCfg int
 	}
@@ -55,6 +56,8 @@ type view struct {
 	// the datapath of that bridge.
 	internal map[string]string
 	shaping  shaping
+	datapath string // the row of the bridge's Datapath; "" if there is none
+	zones    map[uint16]*zoneRow
 }
 
 // member is a port of the bridge.
@@ -82,6 +85,7 @@ func (t *tables) look(name string) view {
 			}
 		}
 	}
+	t.lookZones(&v)
 	return v
 }
 

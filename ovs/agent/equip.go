@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"nuage/controller/tenant"
 	"nuage/ovs/flow"
@@ -253,6 +254,7 @@ func (a *Agent) idleMeters() (idle []uint32) {
 // boundZones sets the limits of the zones in use, and removes those that were set here of
 // zones that are not. What it cannot do it tries again when the switch is read back.
 func (a *Agent) boundZones(ctx context.Context) {
+	a.conf.Switch.ForgetClosed(a.usedZones())
 	for zone, limit := range a.lackingLimits() {
 		err := a.conf.Switch.SetConntrackLimit(ctx, zone, limit)
 		if a.complain(err); err != nil {
@@ -270,6 +272,12 @@ func (a *Agent) boundZones(ctx context.Context) {
 		}
 		a.mu.Unlock()
 	}
+}
+
+func (a *Agent) usedZones() []uint16 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.compiler.Zones()))
 }
 
 func (a *Agent) lackingLimits() map[uint16]uint32 {

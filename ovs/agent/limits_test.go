@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,7 +115,7 @@ func (h *host) limiterAge(t *testing.T, port uint32) time.Duration {
 }
 
 // Every domain with policies has a bound of its own, also after a restart; limits of zones
-// that are none of ours stay.
+// that are none of ours stay. In those of ours closed connections are forgotten early.
 func TestConntrackLimits(t *testing.T) {
 	h := newHost(t)
 	limits := func(want ...string) {
@@ -133,12 +134,23 @@ func TestConntrackLimits(t *testing.T) {
 			return ""
 		})
 	}
+	brief := func(want ...string) {
+		t.Helper()
+		eventually(t, 5*time.Second, func() string {
+			out, err := h.ovs.Run("ovs-vsctl", "list-zone-tp", h.bridge.Status().Datapath)
+			if got := strings.Fields(out); err != nil || !slices.Equal(got, want) {
+				return fmt.Sprintf("timeouts are %q, %v", got, err)
+			}
+			return ""
+		})
+	}
 	a, stop := start(t, Config{Feed: h.feed, Switch: h.bridge, ConntrackLimit: 5000, Readback: 100 * time.Millisecond})
 	h.feed.Publish(1, append(base(), domain("app2", 2), subnet("sn2", "app2", "10.0.0.0/16", 200))...)
 	h.attach(t, a, 2)
 	limits()
 	h.feed.Publish(h.next(), policy("pol", "app1", tenant.Ingress, 1))
 	limits("zone=1,limit=5000,count=0")
+	brief("Zone:1,", "Timeout", "Policies:", "tcp_close=10", "tcp_time_wait=10")
 	if _, err := h.ovs.Run("ovs-appctl", "dpctl/ct-set-limits", "zone=1,limit=9", "zone=900,limit=7"); err != nil {
 		t.Fatal(err)
 	}
@@ -154,6 +166,7 @@ func TestConntrackLimits(t *testing.T) {
 	limits("zone=1,limit=6000,count=0")
 	h.feed.Publish(h.next(), without(tenant.KindPolicy, "pol"))
 	limits()
+	brief()
 }
 
 // The order in which a strict switch is changed, and what is left alone when it refuses.

@@ -19,6 +19,7 @@ type gear struct {
 	read     bool // the meters, since the last reboot: before it, an agent cannot know better
 	dropped  map[uint32]openflow.MeterStats
 	zones    map[uint16]uint32
+	brief    []uint16            // the zones in which closed connections are forgotten early
 	counts   map[flow.Key]uint64 // packets
 	changes  []string            // of meters and limits, in order
 	badZone  error
@@ -181,4 +182,10 @@ func (m *memory) turnShape(name string, s ovs.Shape, absent error) error {
 	m.ports[name] = p
 	m.note("shape %s %d", name, s.Rate)
 	return nil
+}
+
+func (m *memory) ForgetClosed(zones []uint16) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gear.brief = slices.Sorted(slices.Values(zones))
 }
