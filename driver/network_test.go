@@ -30,7 +30,7 @@ func with(options m, more ...string) m {
 
 func (r *rig) network(n int) (found tenant.Network) {
 	r.store.Feed().View(func(st *tenant.State) {
-		if s := st.Networks[netID(n)]; s != nil {
+		if s := st.Networks[tenant.NetworkID(r.Host, netID(n))]; s != nil {
 			found = *s
 		}
 	})

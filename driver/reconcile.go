@@ -142,7 +142,7 @@ func (d *Driver) reconcileNetworks(ctx context.Context, r *Report) error {
 			return nil
 		}
 		var known bool
-		d.Store.Feed().View(func(st *tenant.State) { known = st.Networks[id] != nil && st.Networks[id].Host == d.Host })
+		d.Store.Feed().View(func(st *tenant.State) { known = st.Networks[tenant.NetworkID(d.Host, id)] != nil })
 		if known {
 			return nil
 		}
@@ -192,9 +192,9 @@ func (d *Driver) adopt(ctx context.Context, r *Report) error {
 	vports := map[string]string{} // record ID → vport ID
 	var refusals []tenant.Vport
 	d.Store.Feed().View(func(st *tenant.State) {
-		for id, n := range st.Networks {
+		for _, n := range st.Networks {
 			if n.Host == d.Host {
-				networks = append(networks, id)
+				networks = append(networks, n.ID)
 			}
 		}
 		st.Children(tenant.Key{Kind: tenant.KindHost, ID: d.Host}, tenant.KindVport, func(id string) {

@@ -115,7 +115,7 @@ func (d *Driver) getNetwork(id string) (*network, error) {
 	}
 	var found *tenant.Network
 	d.Store.Feed().View(func(st *tenant.State) {
-		if t := st.Networks[id]; t != nil && t.Host == d.Host {
+		if t := st.Networks[tenant.NetworkID(d.Host, id)]; t != nil {
 			found = new(tenant.Network)
 			*found = *t
 		}

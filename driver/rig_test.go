@@ -292,9 +292,9 @@ func (r *rig) stored() (all []string) {
 // other tests have networks with the same IDs.
 func (r *rig) ownNetworks() (ids []string) {
 	r.store.Feed().View(func(st *tenant.State) {
-		for id, n := range st.Networks {
+		for _, n := range st.Networks {
 			if n.Host == r.host {
-				ids = append(ids, id)
+				ids = append(ids, n.ID)
 			}
 		}
 	})

@@ -141,7 +141,7 @@ func TestAuxiliaryAddressesAreShared(t *testing.T) {
 			t.Fatal("released though the network of another host sets it aside")
 		}
 	}
-	if err := s.DeleteNetwork(ctx, "n2"); err != nil {
+	if err := s.EvictHost(ctx, "h2", true); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

@@ -133,7 +133,7 @@ func (d *Driver) Disclaim(ctx context.Context, networkID string) error {
 func (d *Driver) freeAuxiliary(ctx context.Context, networkID string) error {
 	var n tenant.Network
 	d.c.Store.Feed().View(func(st *tenant.State) {
-		if have := st.Networks[networkID]; have != nil && have.Host == d.c.Host {
+		if have := st.Networks[tenant.NetworkID(d.c.Host, networkID)]; have != nil {
 			n = *have
 		}
 	})

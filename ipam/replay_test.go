@@ -229,7 +229,7 @@ func (e *engine) createEndpoint(body []byte) error {
 		return err
 	}
 	var subnet string
-	e.store.Feed().View(func(st *tenant.State) { subnet = st.Networks[n.NetworkID].SubnetID })
+	e.store.Feed().View(func(st *tenant.State) { subnet = st.Networks[tenant.NetworkID("h1", n.NetworkID)].SubnetID })
 	m, err := tenant.ParseMAC(n.Interface.MacAddress)
 	if err != nil {
 		return err

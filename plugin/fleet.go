@@ -129,7 +129,7 @@ func (n *node) dhcp() agent.DHCP {
 		MTU: func(v tenant.Vport) int {
 			option := 0
 			n.store.Feed().View(func(st *tenant.State) {
-				if network := st.Networks[v.Owner.NetworkID]; network != nil {
+				if network := st.Networks[tenant.NetworkID(v.Host, v.Owner.NetworkID)]; network != nil {
 					option = network.MTU
 				}
 			})

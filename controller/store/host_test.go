@@ -128,8 +128,10 @@ func TestEvict(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.PutNetwork(ctx, tenant.Network{Meta: tenant.Meta{ID: "mine"}, SubnetID: kept.ID, Auxiliary: []netip.Addr{shared}}); err != nil {
-		t.Fatal(err)
+	// A swarm's network has the same ID on every host, and is each host's own.
+	err := s.PutNetwork(ctx, tenant.Network{Meta: tenant.Meta{ID: "n0"}, SubnetID: kept.ID, Auxiliary: []netip.Addr{shared}})
+	if err := errors.Join(err, s.DeleteNetwork(ctx, "n1")); err != nil || len(mustRead(t, s).Networks) != 3 {
+		t.Fatalf("networks are %v, %v", mustRead(t, s).Networks, err)
 	}
 	mine := newVport(kept, "10.0.1.200")
 	if _, err := s.BindVport(ctx, mine); err != nil {
@@ -196,7 +198,7 @@ func TestEvict(t *testing.T) {
 	if err := s.EvictHost(ctx, "h2", true); err != nil {
 		t.Fatalf("by force: %v", err)
 	}
-	for _, err := range []error{s.DeleteNetwork(ctx, "mine"), s.DeleteVport(ctx, mine.ID), s.DeleteLease(ctx, *mustRead(t, s).Leases[tenant.LeaseID(kept.ID, shared.String())]),
+	for _, err := range []error{s.DeleteNetwork(ctx, "n0"), s.DeleteVport(ctx, mine.ID), s.DeleteLease(ctx, *mustRead(t, s).Leases[tenant.LeaseID(kept.ID, shared.String())]),
 		s.DeleteSubnet(ctx, kept.ID), s.DeleteZone(ctx, kept.ZoneID), s.DeleteDomain(ctx, kept.DomainID)} {
 		if err != nil {
 			t.Error(err)

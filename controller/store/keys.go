@@ -145,7 +145,7 @@ func parseKey(key string) (k tenant.Key, ok bool) {
 	case len(parts) == 2 && (kind == tenant.KindEnterprise || kind == tenant.KindHost || kind == tenant.KindNetworkMacro):
 		return tenant.Key{Kind: kind, ID: parts[1]}, true
 	case len(parts) == 3 && kind == tenant.KindNetwork:
-		return tenant.Key{Kind: kind, ID: parts[2]}, true
+		return tenant.Key{Kind: kind, ID: tenant.NetworkID(parts[1], parts[2])}, true
 	case kind != tenant.KindDomain || len(parts) < 4:
 		return tenant.Key{}, false
 	case len(parts) == 4 && parts[2] == "domain":
@@ -180,5 +180,8 @@ func decode(k tenant.Key, value []byte, revision int64) (any, error) {
 	}
 	m := o.Base()
 	m.ID, m.Revision = k.ID, revision
+	if n, ok := o.(*tenant.Network); ok {
+		_, n.ID, _ = strings.Cut(k.ID, "/")
+	}
 	return o, nil
 }

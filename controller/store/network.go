@@ -28,22 +28,16 @@ func (s *Store) PutNetwork(ctx context.Context, n tenant.Network) error {
 		n.DomainID, n.ZoneID = sub.DomainID, sub.ZoneID
 		t.exists(subnetKey(sub.DomainID, sub.ID))
 		t.into(sub.ID)
-		return putWhole(s, tenant.KindNetwork, st.Networks[n.ID], n, networkKey(n.Host, n.ID), t)
+		return putWhole(s, tenant.KindNetwork, st.Networks[tenant.NetworkID(n.Host, n.ID)], n, networkKey(n.Host, n.ID), t)
 	})
 	return err
 }
 
-// DeleteNetwork removes a Docker network, of this host or another. An unknown ID is fine.
+// DeleteNetwork removes this host's record of a Docker network. An unknown ID is fine.
 func (s *Store) DeleteNetwork(ctx context.Context, id string) error {
-	_, err := s.write(ctx, func(r *reader) error {
-		err := r.objects(networkKey(s.config.Host, id))
-		if err == nil && r.st.Networks[id] == nil {
-			err = r.scan(root+"networks/", prefixEnd(root+"networks/"))
-		}
-		return err
-	}, func(st *tenant.State, t *txn) error {
-		if have := st.Networks[id]; have != nil {
-			key := networkKey(have.Host, id)
+	key := networkKey(s.config.Host, id)
+	_, err := s.write(ctx, func(r *reader) error { return r.objects(key) }, func(st *tenant.State, t *txn) error {
+		if have := st.Networks[tenant.NetworkID(s.config.Host, id)]; have != nil {
 			t.unchanged(key, have.Revision)
 			t.delete(key)
 		}

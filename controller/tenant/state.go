@@ -13,8 +13,8 @@ type State struct {
 	Subnets     map[string]*Subnet
 	Vports      map[string]*Vport
 	Hosts       map[string]*Host
-	Networks    map[string]*Network
-	Leases      map[string]*Lease // by LeaseID
+	Networks    map[string]*Network // by NetworkID
+	Leases      map[string]*Lease   // by LeaseID
 
 	PolicyGroups  map[string]*PolicyGroup
 	NetworkMacros map[string]*NetworkMacro
@@ -179,6 +179,10 @@ func (s *State) Children(k Key, kind Kind, f func(id string)) {
 		}
 	}
 }
+
+// NetworkID is what a Docker network is by in a state: in a swarm several hosts have a network
+// with the same ID of Docker's, each with a record of its own.
+func NetworkID(host, dockerID string) string { return host + "/" + dockerID }
 
 // LeaseID is the ID of the lease of an address of a subnet.
 func LeaseID(subnetID, address string) string { return subnetID + "/" + address }

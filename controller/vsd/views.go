@@ -290,10 +290,10 @@ func vportRows(s *tenant.State) (rows []row) {
 }
 
 func networkRows(s *tenant.State) (rows []row) {
-	vports := tally(s, func(v *tenant.Vport) string { return v.Owner.NetworkID })
+	vports := tally(s, func(v *tenant.Vport) string { return tenant.NetworkID(v.Host, v.Owner.NetworkID) })
 	for id, n := range s.Networks {
 		p := placeOf(s, n.DomainID, n.ZoneID, n.SubnetID)
-		rows = append(rows, row{p, n.Name, id, "", NetworkView{p, id, n.Name, n.Host, n.Mode, n.CIDR, n.Gateway, n.Internal, n.MTU, vports[id], n.Created}, ""})
+		rows = append(rows, row{p, n.Name, n.ID, "", NetworkView{p, n.ID, n.Name, n.Host, n.Mode, n.CIDR, n.Gateway, n.Internal, n.MTU, vports[id], n.Created}, ""})
 	}
 	return rows
 }

@@ -132,7 +132,7 @@ func (a *Agent) askerAt(port uint32) (who asker, known bool) {
 			return
 		}
 		who = asker{vport: *v, subnet: *s.Subnets[v.SubnetID]}
-		n := s.Networks[v.Owner.NetworkID]
+		n := s.Networks[tenant.NetworkID(v.Host, v.Owner.NetworkID)]
 		who.enclosed = n != nil && n.Internal
 	})
 	return who, known
