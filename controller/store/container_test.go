@@ -319,3 +319,30 @@ func (s *Store) catchUpWith(ctx context.Context, parts ...string) (err error) {
 	}
 	return err
 }
+
+// What was decided by a subnet's address is not written when that has changed meanwhile.
+func TestAddressOfAChangedSubnet(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, Config{Dir: t.TempDir()})
+	ctx := context10(t)
+	sub := mustPath(t, s, spec("App1", "10.0.1.0/24")).Subnet
+	seen := mustRead(t, s)
+	now := sub
+	now.CIDR, now.Gateway = netip.MustParsePrefix("10.0.2.0/24"), netip.MustParseAddr("10.0.2.1")
+	if _, err := s.UpdateSubnet(ctx, now); err != nil {
+		t.Fatal(err)
+	}
+	v := newVport(sub, "10.0.1.2")
+	plan := newTxn()
+	if err := s.bind(seen, plan, seen.Subnets[sub.ID], &v); err != nil {
+		t.Fatal(err)
+	}
+	ses, err := s.acquire(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ses.release()
+	if resp, err := ses.client.Txn(ctx).If(plan.conditions...).Then(plan.operations...).Commit(); err != nil || resp.Succeeded {
+		t.Errorf("a vport has an address that its subnet no longer has: %v", err)
+	}
+}

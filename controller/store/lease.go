@@ -31,6 +31,7 @@ func (s *Store) PutLease(ctx context.Context, l tenant.Lease) (tenant.Lease, err
 		if l.VportID != "" {
 			return tenant.Errorf(tenant.ErrInvalid, "subnet %s: address %s: only BindVport gives an address to a vport", sub.Name, l.Address)
 		}
+		t.unchanged(subnetKey(sub.DomainID, sub.ID), sub.Revision)
 		s.dated(l, have)
 		t.lease(l, have)
 		return nil

@@ -109,6 +109,7 @@ func (s *Store) bind(st *tenant.State, t *txn, sub *tenant.Subnet, v *tenant.Vpo
 	if have != nil && have.State == tenant.LeaseReserved {
 		l.Name = have.Name
 	}
+	t.unchanged(subnetKey(sub.DomainID, sub.ID), sub.Revision) // whose address it was checked against
 	l.State, l.Use, l.MAC, l.Host, l.VportID = tenant.LeaseBound, tenant.UseEndpoint, v.MAC, v.Host, v.ID
 	s.dated(&l, have)
 	t.lease(&l, have)
