@@ -12,6 +12,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -209,12 +210,16 @@ func relieve(ctx context.Context, conn *connection) error {
 	if err != nil {
 		return err
 	}
-	if _, err := client.Compact(ctx, head.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+	// It may outlast a probe, and have been done by the one before.
+	_, err = client.Compact(ctx, head.Header.Revision, clientv3.WithCompactPhysical())
+	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
 		return fmt.Errorf("the database has reached its quota: compacting: %w", err)
 	}
 	if err := conn.defragment(); err != nil {
 		return fmt.Errorf("the database has reached its quota: defragmenting: %w", err)
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout) // likewise
+	defer cancel()
 	_, err = client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
 	return err
 }
