@@ -382,8 +382,12 @@ func TestJoinRequests(t *testing.T) {
 		t.Errorf("%+v", got.Subject)
 	}
 	// Who says nothing at all does not keep others from joining.
-	for range 20 {
-		c, err := net.Dial("tcp", addr)
+	for i := range maxHandshakes + maxFromOne {
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+		if i < maxFromOne/2 {
+			from.LocalAddr = nil
+		}
+		c, err := from.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,6 +32,7 @@ const (
 
 	handshakeTimeout = 10 * time.Second
 	maxHandshakes    = 128 // connections that have not shown a certificate
+	maxFromOne       = 16  // of them from one address, lest one keeps all others out
 	maxConnections   = 32  // of one host
 	maxStreams       = 256 // of one connection
 	maxRequest       = 1 << 20
@@ -121,12 +122,12 @@ func (s *Store) listen(ctx context.Context, conn *connection) error {
 	server := newGRPC(conn.etcd, g, a.life)
 	d := &door{
 		authority: a, gate: g, refusals: log, log: s.log,
-		joining:    &admission{authority: a, client: conn.client, gate: g, host: s.config.Host, now: s.now},
-		etcd:       make(chan net.Conn),
-		closed:     make(chan struct{}),
-		addr:       l.Addr(),
-		handshakes: make(chan struct{}, maxHandshakes),
-		inside:     map[*entered]struct{}{},
+		joining: &admission{authority: a, client: conn.client, gate: g, host: s.config.Host, now: s.now},
+		etcd:    make(chan net.Conn),
+		closed:  make(chan struct{}),
+		addr:    l.Addr(),
+		inside:  map[*entered]struct{}{},
+		outside: map[string]int{},
 	}
 	var running sync.WaitGroup
 	running.Go(func() { server.Serve(d) })
@@ -187,14 +188,14 @@ type door struct {
 	refusals  *refusals
 	log       logrus.FieldLogger
 
-	etcd       chan net.Conn
-	closed     chan struct{}
-	closing    sync.Once
-	addr       net.Addr
-	handshakes chan struct{}
+	etcd    chan net.Conn
+	closed  chan struct{}
+	closing sync.Once
+	addr    net.Addr
 
-	mu     sync.Mutex
-	inside map[*entered]struct{}
+	mu      sync.Mutex
+	inside  map[*entered]struct{}
+	outside map[string]int // the handshakes under way, by address
 }
 
 // accept takes connections until l is closed.
@@ -209,16 +210,48 @@ func (d *door) accept(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		select {
-		case d.handshakes <- struct{}{}:
-			go func() {
-				defer func() { <-d.handshakes }()
-				d.greet(c, config)
-			}()
-		default:
+		from := source(c)
+		if !d.begin(from) {
 			c.Close()
+			continue
 		}
+		go func() {
+			defer d.done(from)
+			d.greet(c, from, config)
+		}()
 	}
+}
+
+// begin takes a place for a handshake, if there is one for the address.
+func (d *door) begin(from string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := 0
+	for _, n := range d.outside {
+		all += n
+	}
+	if all >= maxHandshakes || d.outside[from] >= maxFromOne {
+		return false
+	}
+	d.outside[from]++
+	return true
+}
+
+func (d *door) done(from string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.outside[from]--; d.outside[from] == 0 {
+		delete(d.outside, from)
+	}
+}
+
+// source is the address that a connection comes from.
+func source(c net.Conn) string {
+	from := c.RemoteAddr().String()
+	if ip, _, err := net.SplitHostPort(from); err == nil {
+		return ip
+	}
+	return from
 }
 
 // tls is who may come in: with a certificate of ours, or, to join, without.
@@ -242,7 +275,7 @@ func (d *door) tls() *tls.Config {
 	return base
 }
 
-func (d *door) greet(raw net.Conn, config *tls.Config) {
+func (d *door) greet(raw net.Conn, from string, config *tls.Config) {
 	c := tls.Server(raw, config)
 	raw.SetDeadline(time.Now().Add(handshakeTimeout))
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
@@ -254,10 +287,6 @@ func (d *door) greet(raw net.Conn, config *tls.Config) {
 		case <-ctx.Done():
 		}
 	}()
-	from := raw.RemoteAddr().String()
-	if ip, _, err := net.SplitHostPort(from); err == nil {
-		from = ip
-	}
 	if err := c.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		d.refusals.add(from, fmt.Sprintf("TLS: %v", err))
