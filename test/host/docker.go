@@ -118,10 +118,18 @@ func (h *Host) Build() {
 // UpgradePlugin installs another build of the same source over the present one.
 func (h *Host) UpgradePlugin(version string) {
 	h.t.Helper()
+	if out, err := h.TryUpgrade(version); err != nil {
+		h.t.Fatalf("upgrade: %v\n%s", err, out)
+	}
+}
+
+// TryUpgrade is UpgradePlugin with additional environment, as NAME=VALUE, which may fail.
+func (h *Host) TryUpgrade(version string, env ...string) (string, error) {
+	h.t.Helper()
 	if err := buildTree(version); err != nil {
 		h.t.Fatal(err)
 	}
-	h.Run(filepath.Join(treeDir(version), "dist/plugin"), "install")
+	return h.TryWith("", env, filepath.Join(treeDir(version), "dist/plugin"), "install")
 }
 
 // Program is the path of a program of this source tree: nuage-plugin, nuagectl or app.

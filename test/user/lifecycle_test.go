@@ -1,6 +1,11 @@
 package user
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -86,7 +91,17 @@ func TestPluginComesAndGoes(t *testing.T) {
 	p.noLoss("disable and enable of the plugin")
 	same("enable of the plugin")
 
+	// An upgrade that fails when the old plugin is gone already loses nothing.
 	p.startPings()
+	docker, err := exec.LookPath("docker")
+	stub := t.TempDir()
+	if err := errors.Join(err, os.WriteFile(filepath.Join(stub, "docker"), fmt.Appendf(nil,
+		"#!/bin/sh\n[ \"$1 $2\" != 'plugin create' ] || { echo no space left on device >&2; exit 1; }\nexec %s \"$@\"\n", docker), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := h.TryUpgrade("test-next", "PATH="+stub+":"+os.Getenv("PATH")); err == nil || !strings.Contains(out, "no space left") || h.Docker("plugin", "ls", "-q") != "" {
+		t.Errorf("an upgrade that cannot be made: %v\n%s", err, out)
+	}
 	h.UpgradePlugin("test-next")
 	p.works("upgrade of the plugin")
 	p.noLoss("upgrade of the plugin")
