@@ -4,9 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -53,11 +59,10 @@ func startPlugin(t *testing.T, o *ovstest.OVS, dir string, env map[string]string
 		}
 	}
 	socket := filepath.Join(dir, "nuage.sock")
-	settings := readSettings(func(k string) string { return env[k] })
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- run(ctx, settings, Places{Sockets: []string{socket}, Run: run1, State: filepath.Join(dir, "state")}, quiet())
+		ended <- keepRunning(ctx, func(k string) string { return env[k] }, Places{Sockets: []string{socket}, Run: run1, State: filepath.Join(dir, "state")}, quiet())
 	}()
 	p := &plugin{t: t, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -272,6 +277,40 @@ func TestBadSetting(t *testing.T) {
 			t.Errorf("%s: %v", verb, a["Err"])
 		}
 	}
+}
+
+// Where the settings do not say which store it is, no other is opened, whose state would take
+// the place of what the switch has. When they do, the plugin goes on by itself.
+func TestMisplacedStore(t *testing.T) {
+	needsRoot(t)
+	defer func(was time.Duration) { lookAgain = was }(lookAgain)
+	lookAgain = 20 * time.Millisecond
+	dir := t.TempDir()
+	certificate := filepath.Join(dir, "cert")
+	p := startPlugin(t, nil, dir, map[string]string{"NUAGE_STORE_CA": certificate, "NUAGE_STORE_CERT": certificate, "NUAGE_STORE_KEY": certificate})
+	if a := p.ask("NetworkDriver.CreateNetwork", []byte(`{"NetworkID":"`+id+`"}`)); !strings.Contains(fmt.Sprint(a["Err"]), "NUAGE_STORE_CA: open") {
+		t.Errorf("CreateNetwork: %v", a)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "state/etcd")); err == nil {
+		t.Error("a store was opened")
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{}, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(certificate, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, dir, tenants)
 }
 
 // A host that may not join says why, and dockerd does not wait for it.

@@ -23,8 +23,14 @@ const (
 )
 
 // join fills in where the store is, if it is another host's: with the certificate of an
-// earlier join, or by the token, for as long as it takes.
+// earlier join, or by the token, for as long as it takes. Where settings do not say which
+// store it is, there is none until they do.
 func (n *node) join(ctx context.Context, conf *store.Config, gate *gate) error {
+	if n.settings.Misplaced != nil {
+		gate.closedBecause(n.settings.Err())
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	if len(conf.Endpoints) > 0 || conf.Listen != "" {
 		return nil
 	}

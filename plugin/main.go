@@ -11,7 +11,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -51,11 +53,6 @@ func main() {
 	log := logrus.New()
 	out := newLineWriter(os.Stdout)
 	log.SetOutput(out)
-	settings := readSettings(os.Getenv)
-	log.SetLevel(settings.LogLevel)
-	for _, p := range settings.Problems {
-		log.WithError(p).Error("bad setting: its default is used, and nothing new is attached until it is mended")
-	}
 	places := managedPlaces(*state)
 	if *host {
 		places = hostPlaces(*state)
@@ -63,7 +60,7 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	err := run(ctx, settings, places, log)
+	err := keepRunning(ctx, os.Getenv, places, log)
 	if err != nil {
 		log.WithError(err).Error("nuage ends")
 	}
@@ -71,5 +68,48 @@ func main() {
 	out.close()
 	if err != nil {
 		os.Exit(1)
+	}
+}
+
+// lookAgain is how often refused settings are read again.
+var lookAgain = 5 * time.Second
+
+// keepRunning runs until ctx ends, and begins anew when settings that were refused say something
+// else: a file or an interface that was missing has come.
+func keepRunning(ctx context.Context, getenv func(string) string, places Places, log *logrus.Logger) (err error) {
+	for err == nil && ctx.Err() == nil {
+		settings := readSettings(getenv)
+		log.SetLevel(settings.LogLevel)
+		for _, p := range settings.Problems {
+			log.WithError(p).Error("bad setting: nothing new is attached until it is mended")
+		}
+		once, end := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		if refused := settings.Err(); refused != nil {
+			watching.Go(func() {
+				if untilOther(once, getenv, refused) {
+					log.Info("the settings say something else now: beginning anew")
+					end()
+				}
+			})
+		}
+		err = run(once, settings, places, log)
+		end()
+		watching.Wait()
+	}
+	return err
+}
+
+// untilOther waits until settings are refused otherwise or no more; false if ctx ends before.
+func untilOther(ctx context.Context, getenv func(string) string, refused error) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(lookAgain):
+		}
+		if now := readSettings(getenv).Err(); now == nil || now.Error() != refused.Error() {
+			return true
+		}
 	}
 }

@@ -140,7 +140,8 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 	conf := store.Config{Dir: filepath.Join(places.State, "etcd"), Endpoints: settings.Store, TLS: settings.StoreTLS, Host: n.host,
 		Listen: settings.Listen, Autocreate: settings.Autocreate, CADir: filepath.Join(places.State, "ca"), Log: log.WithField("part", "store")}
 	if err := n.join(ctx, &conf, gate); err != nil {
-		return nil, err
+		n.links.Close()
+		return nil, errors.Join(err, n.journal.Close())
 	}
 	conf.Answer = func(ctx context.Context, asker string, question []byte) []byte {
 		return n.tracer().answer(ctx, asker, question)
@@ -230,8 +231,10 @@ func (n *node) keep(ctx context.Context) error {
 func (n *node) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileEvery)
 	defer cancel()
-	if err := n.store.PutHost(ctx, n.self()); err != nil {
-		n.log.WithError(err).Warn("this host is not registered; trying again")
+	if !n.settings.NoVTEP {
+		if err := n.store.PutHost(ctx, n.self()); err != nil {
+			n.log.WithError(err).Warn("this host is not registered; trying again")
+		}
 	}
 	// The driver logs what it did.
 	if _, err := n.driver.Reconcile(ctx); err != nil {

@@ -38,6 +38,11 @@ type Settings struct {
 	// Problems are the settings that were refused. While there is one, nothing new is
 	// attached; what is attached stays, and can be detached.
 	Problems []error
+	// Misplaced is those by which it is not known where the store is. Another store than the
+	// right one would take the flows of everything that is attached away.
+	Misplaced error
+	// NoVTEP is whether the VTEP was refused. It is none then: another would be announced.
+	NoVTEP bool
 }
 
 var bridgeName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`)
@@ -90,9 +95,11 @@ func readSettings(getenv func(string) string) Settings {
 	s.ConntrackLimit = uint32(connections)
 	level := get("NUAGE_LOG_LEVEL", "info", oneOf("error", "warn", "info", "debug"))
 	s.LogLevel, _ = logrus.ParseLevel(level)
-	if v := get("NUAGE_STORE", "", endpoints); v != "" {
-		s.Store = strings.Split(v, ",")
-	}
+	before := len(s.Problems)
+	get("NUAGE_STORE", "", func(v string) (err error) {
+		s.Store, err = endpoints(v)
+		return err
+	})
 	ca, cert, key := get("NUAGE_STORE_CA", "", anything), get("NUAGE_STORE_CERT", "", anything), get("NUAGE_STORE_KEY", "", anything)
 	var err error
 	if s.StoreTLS, err = storeTLS(ca, cert, key); err != nil {
@@ -103,14 +110,16 @@ func readSettings(getenv func(string) string) Settings {
 	if s.Listen != "" && (s.Join != "" || len(s.Store) > 0) || s.Join != "" && len(s.Store) > 0 {
 		s.Problems = append(s.Problems, errors.New("setting NUAGE_LISTEN, NUAGE_JOIN, NUAGE_STORE: a host serves its own store, or joins another host, or uses an etcd cluster: set one of them"))
 	}
+	s.Misplaced = errors.Join(s.Problems[before:]...)
 	get("NUAGE_API", "", func(string) error {
 		return errors.New("this version does not serve the REST API over TCP; unset it")
 	})
-	vtep := get("NUAGE_VTEP", "", func(v string) error {
-		_, err := vtepAddress(v)
+	s.VTEP, _ = vtepAddress("")
+	get("NUAGE_VTEP", "", func(v string) (err error) {
+		s.VTEP, err = vtepAddress(v)
+		s.NoVTEP = err != nil
 		return err
 	})
-	s.VTEP, _ = vtepAddress(vtep)
 	return s
 }
 
@@ -161,14 +170,16 @@ func addresses(v string) (all []netip.Addr, err error) {
 	return all, nil
 }
 
-func endpoints(v string) error {
-	for _, e := range strings.Split(v, ",") {
+func endpoints(v string) (all []string, err error) {
+	for e := range strings.SplitSeq(v, ",") {
+		e = strings.TrimSpace(e)
 		u, err := url.Parse(e)
 		if err != nil || u.Host+u.Path == "" || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "unix" {
-			return errors.New("must be a comma-separated list of etcd endpoints, such as https://10.0.0.1:2379")
+			return nil, errors.New("must be a comma-separated list of etcd endpoints, such as https://10.0.0.1:2379")
 		}
+		all = append(all, e)
 	}
-	return nil
+	return all, nil
 }
 
 func anything(string) error { return nil }
@@ -184,7 +195,8 @@ func hostPort(v string) error {
 	return nil
 }
 
-// storeTLS is the client side of mutual TLS to the etcd cluster.
+// storeTLS is the client side of mutual TLS to the etcd cluster. The certificate is read for
+// each connection, so that it can be renewed.
 func storeTLS(ca, cert, key string) (*tls.Config, error) {
 	if ca == "" && cert == "" && key == "" {
 		return nil, nil
@@ -200,11 +212,17 @@ func storeTLS(ca, cert, key string) (*tls.Config, error) {
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("setting NUAGE_STORE_CA=%q: no certificate in it", ca)
 	}
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("setting NUAGE_STORE_CERT, NUAGE_STORE_KEY: %w", err)
+	load := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("setting NUAGE_STORE_CERT, NUAGE_STORE_KEY: %w", err)
+		}
+		return &pair, nil
 	}
-	return &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+	if _, err := load(nil); err != nil {
+		return nil, err
+	}
+	return &tls.Config{RootCAs: roots, GetClientCertificate: load, MinVersion: tls.VersionTLS12}, nil
 }
 
 // vtepAddress is the address of the underlay: v itself, the first IPv4 address of the

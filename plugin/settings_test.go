@@ -13,7 +13,7 @@ func TestSettings(t *testing.T) {
 	}{
 		{"defaults", nil, ""},
 		{"good values", map[string]string{"NUAGE_BRIDGE": "br-int", "NUAGE_DATAPATH": "netdev", "NUAGE_SCOPE": "global",
-			"NUAGE_AUTOCREATE": "false", "NUAGE_MTU": "8950", "NUAGE_DNS": "10.0.0.53, 10.0.0.54", "NUAGE_CONNTRACK_LIMIT": "0", "NUAGE_VTEP": "10.1.2.3", "NUAGE_STORE": "https://a:2379,https://b:2379"}, ""},
+			"NUAGE_AUTOCREATE": "false", "NUAGE_MTU": "8950", "NUAGE_DNS": "10.0.0.53, 10.0.0.54", "NUAGE_CONNTRACK_LIMIT": "0", "NUAGE_VTEP": "10.1.2.3", "NUAGE_STORE": "https://a:2379, https://b:2379"}, ""},
 		{"bridge", map[string]string{"NUAGE_BRIDGE": "a bridge; rm"}, `setting NUAGE_BRIDGE="a bridge; rm": not an interface name`},
 		{"bridge like an option", map[string]string{"NUAGE_BRIDGE": "-x"}, "not an interface name"},
 		{"datapath", map[string]string{"NUAGE_DATAPATH": "dpdk"}, "must be one of auto, system, netdev"},
@@ -44,6 +44,25 @@ func TestSettings(t *testing.T) {
 				t.Errorf("problem %v, want one with %q", err, c.problem)
 			}
 		})
+	}
+	// What is refused of where the store is leaves no other store, and of the VTEP no other VTEP.
+	for _, c := range []struct {
+		env               map[string]string
+		misplaced, noVTEP bool
+	}{
+		{nil, false, false},
+		{map[string]string{"NUAGE_MTU": "12"}, false, false},
+		{map[string]string{"NUAGE_STORE": "10.0.0.1:2379"}, true, false},
+		{map[string]string{"NUAGE_STORE": "https://a:2379", "NUAGE_STORE_CA": "/nonexistent/ca"}, true, false},
+		{map[string]string{"NUAGE_LISTEN": ":2379"}, true, false},
+		{map[string]string{"NUAGE_LISTEN": "10.0.0.1:2379", "NUAGE_JOIN": "x"}, true, false},
+		{map[string]string{"NUAGE_JOIN": "a\nb"}, true, false},
+		{map[string]string{"NUAGE_VTEP": "nosuch0"}, false, true},
+	} {
+		s := readSettings(func(k string) string { return c.env[k] })
+		if (s.Misplaced != nil) != c.misplaced || s.NoVTEP != c.noVTEP || s.NoVTEP && s.VTEP.IsValid() {
+			t.Errorf("%v: %+v", c.env, s)
+		}
 	}
 	s := readSettings(func(k string) string {
 		return map[string]string{"NUAGE_AUTOCREATE": "0", "NUAGE_VTEP": "192.0.2.7"}[k]
