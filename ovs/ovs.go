@@ -81,7 +81,7 @@ type Bridge struct {
 	changed  chan struct{} // see Changed
 	redial   chan struct{} // the bridge may be there now: do not wait out the pause
 	packets  chan openflow.PacketIn
-	retime   chan struct{} // brief has changed
+	reown    chan struct{} // owners has changed
 
 	mu      sync.Mutex
 	session *session // nil while not connected
@@ -89,8 +89,8 @@ type Bridge struct {
 	problem string   // what is wrong with the bridge that keep may not repair
 	tunnel  Tunnel
 	numbers numbers
-	brief   map[uint16]bool // see ForgetClosed; never changed, nil before it is called
-	moved   chan struct{}   // closed and replaced when anything under mu has changed
+	owners  map[uint16]string // see UseZones; never changed, nil before it is called
+	moved   chan struct{}     // closed and replaced when anything under mu has changed
 	db      Connection
 	of      Connection
 	conn    *openflow.Conn // nil while not connected
@@ -135,7 +135,7 @@ func New(conf Config) *Bridge {
 	}
 	now := time.Now()
 	b := &Bridge{conf: conf, hwaddr: randomMAC(), changed: make(chan struct{}, 1), redial: make(chan struct{}, 1),
-		retime:  make(chan struct{}, 1),
+		reown:   make(chan struct{}, 1),
 		packets: make(chan openflow.PacketIn, packetBuffer), moved: make(chan struct{}),
 		db: Connection{Socket: conf.DB, Error: notStarted, Since: now},
 		of: Connection{Socket: filepath.Join(conf.RunDir, conf.Bridge+".mgmt"), Error: notStarted, Since: now}}
@@ -163,7 +163,7 @@ func (b *Bridge) Run(ctx context.Context) error {
 	group.Go(func() error { return b.keepDB(ctx) })
 	group.Go(func() error { return b.keepOpenFlow(ctx) })
 	group.Go(func() error { return b.keepTunnel(ctx) })
-	group.Go(func() error { return b.keepTimeouts(ctx) })
+	group.Go(func() error { return b.keepZones(ctx) })
 	if err := group.Wait(); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}

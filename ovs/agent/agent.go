@@ -44,8 +44,8 @@ type Switch interface {
 	// ConntrackLimits bound the connections of zones; 0 is none.
 	ConntrackLimits(ctx context.Context) (map[uint16]ovs.ConntrackLimit, error)
 	SetConntrackLimit(ctx context.Context, zone uint16, limit uint32) error
-	// ForgetClosed names the zones in which closed connections are forgotten early.
-	ForgetClosed(zones []uint16)
+	// UseZones says which zones flows use, and whose each is.
+	UseZones(owners map[uint16]string)
 	// SetShaping bounds what a port sends to its link, and returns when that is in force.
 	SetShaping(ctx context.Context, port string, s ovs.Shape) error
 	ClearShaping(ctx context.Context, port string) error

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"nuage/controller/tenant"
 	"nuage/ovs/flow"
@@ -198,11 +197,12 @@ func (a *Agent) noteMeter(m openflow.Meter, refusal error) {
 	a.conf.Log.WithError(refusal).WithField("vport", id).Error("the switch refuses a meter")
 }
 
-// dismantle removes the meters and limits that nothing relies on any more, after the flows
-// are programmed: the switch deletes a deleted meter's flows.
+// dismantle removes what nothing relies on any more, after the flows are programmed: the
+// switch deletes a deleted meter's flows, and packets would fill an emptied zone again.
 func (a *Agent) dismantle(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	a.conf.Switch.UseZones(a.usedZones())
 	idle := a.idleMeters()
 	a.countMeters(ctx, idle)
 	for _, id := range idle {
@@ -254,7 +254,6 @@ func (a *Agent) idleMeters() (idle []uint32) {
 // boundZones sets the limits of the zones in use, and removes those that were set here of
 // zones that are not. What it cannot do it tries again when the switch is read back.
 func (a *Agent) boundZones(ctx context.Context) {
-	a.conf.Switch.ForgetClosed(a.usedZones())
 	for zone, limit := range a.lackingLimits() {
 		err := a.conf.Switch.SetConntrackLimit(ctx, zone, limit)
 		if a.complain(err); err != nil {
@@ -274,10 +273,10 @@ func (a *Agent) boundZones(ctx context.Context) {
 	}
 }
 
-func (a *Agent) usedZones() []uint16 {
+func (a *Agent) usedZones() map[uint16]string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Collect(maps.Keys(a.compiler.Zones()))
+	return maps.Clone(a.compiler.Zones())
 }
 
 func (a *Agent) lackingLimits() map[uint16]uint32 {

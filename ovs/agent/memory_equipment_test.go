@@ -19,7 +19,7 @@ type gear struct {
 	read     bool // the meters, since the last reboot: before it, an agent cannot know better
 	dropped  map[uint32]openflow.MeterStats
 	zones    map[uint16]uint32
-	brief    []uint16            // the zones in which closed connections are forgotten early
+	owners   map[uint16]string   // of conntrack zones
 	counts   map[flow.Key]uint64 // packets
 	changes  []string            // of meters and limits, in order
 	badZone  error
@@ -184,8 +184,8 @@ func (m *memory) turnShape(name string, s ovs.Shape, absent error) error {
 	return nil
 }
 
-func (m *memory) ForgetClosed(zones []uint16) {
+func (m *memory) UseZones(owners map[uint16]string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.gear.brief = slices.Sorted(slices.Values(zones))
+	m.gear.owners = owners
 }
