@@ -42,20 +42,21 @@ func (a *Agent) answer(ctx context.Context) {
 			case p.UserData == pipeline.Log:
 				a.logFlow(lines, port, p, now)
 			case given.allow(port, p.UserData == pipeline.Reject, now):
-				a.send(ctx, port, a.reply(port, p))
+				a.reply(ctx, port, p)
 			}
 		}
 	}
 }
 
-// send sends a frame to the vport at a port; nil is nothing to send.
-func (a *Agent) send(ctx context.Context, port uint32, frame []byte) {
+// send sends a frame to the vport at a port; nil is nothing to send. Before, it goes through
+// the actions.
+func (a *Agent) send(ctx context.Context, port uint32, frame []byte, before ...flow.Action) {
 	if frame == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := a.conf.Switch.PacketOut(ctx, []flow.Action{flow.Output{Port: port}}, frame); err != nil {
+	if err := a.conf.Switch.PacketOut(ctx, append(before, flow.Output{Port: port}), frame); err != nil {
 		a.conf.Log.WithError(err).Debug("an answer was not sent")
 	}
 }
@@ -97,12 +98,21 @@ func (b *bucket) take(p pace, now time.Time) bool {
 	return true
 }
 
-// reply is the frame that the vport at a port gets for a packet that it sent; nil for none.
-func (a *Agent) reply(port uint32, p openflow.PacketIn) []byte {
+// reply sends the vport at a port what it gets for a packet that it sent. Connection tracking
+// sees a refusal pass, and so that a connection is reset: it would remember it for a day.
+func (a *Agent) reply(ctx context.Context, port uint32, p openflow.PacketIn) {
 	who, known := a.askerAt(port)
-	if !known {
-		return nil
+	switch {
+	case !known:
+	case p.UserData == pipeline.Reject && who.zone != 0:
+		a.send(ctx, port, a.frame(p, who), flow.CT{Zone: who.zone, Table: flow.NoTable})
+	default:
+		a.send(ctx, port, a.frame(p, who))
 	}
+}
+
+// frame is what a vport gets for a packet that it sent; nil for nothing.
+func (a *Agent) frame(p openflow.PacketIn, who asker) []byte {
 	data, large := strings.CutPrefix(p.UserData, pipeline.TooLarge)
 	switch {
 	case p.UserData == pipeline.DHCP:
@@ -132,6 +142,9 @@ func (a *Agent) askerAt(port uint32) (who asker, known bool) {
 			return
 		}
 		who = asker{vport: *v, subnet: *s.Subnets[v.SubnetID]}
+		if d := s.Domains[v.DomainID]; d != nil {
+			who.zone = d.Number
+		}
 		n := s.Networks[tenant.NetworkID(v.Host, v.Owner.NetworkID)]
 		who.enclosed = n != nil && n.Internal
 	})

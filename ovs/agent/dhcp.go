@@ -32,6 +32,7 @@ const leaseTime = 24 * time.Hour
 type asker struct {
 	vport  tenant.Vport
 	subnet tenant.Subnet
+	zone   uint16 // of connection tracking, its domain's
 	// enclosed is a vport of a network without a way out of its subnet.
 	enclosed bool
 }

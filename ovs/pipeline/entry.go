@@ -32,6 +32,7 @@ func (m form) and(o form) form {
 var (
 	inState    = form{flags: isClear(bitOutOfState)}
 	outOfState = form{flags: isSet(bitOutOfState)}
+	opensTCP   = form{fields: []flow.FieldMatch{isProto(flow.ProtoTCP), flow.Masked(flow.TCPFlags, 0x02, 0x12)}} // SYN without ACK
 )
 
 // formsOf are the forms of an entry, no two of which any packet has. A stateful entry that
@@ -129,6 +130,9 @@ func (a asking) entry(f *fragment, o object) {
 			continue
 		}
 		for _, opens := range m.opens {
+			if e.Protocol == tenant.TCP && e.Action == tenant.Forward && !e.Stateful {
+				opens = opens.and(opensTCP) // the state does not tell: nothing of it is remembered
+			}
 			f.add(a.entries, at+1, o.entryMatch(m.and(opens).and(local)),
 				append([]flow.Action{f.show(Log, headerBytes)}, here...)...)
 		}
