@@ -237,8 +237,16 @@ func spell(port uint32, p tenant.Packet) string {
 		s += fmt.Sprintf(",icmp_type=%d,icmp_code=%d", p.ICMPType, p.ICMPCode)
 	case proto.HasPorts():
 		s += fmt.Sprintf(",%v_src=%d,%v_dst=%d", proto, p.SrcPort, proto, p.DstPort)
+		if opens(p) {
+			s += ",tcp_flags=0x002" // SYN
+		}
 	}
 	return s
+}
+
+// opens is whether a packet shows by itself that it is the first of a connection.
+func opens(p tenant.Packet) bool {
+	return tenant.Protocol(p.Protocol) == tenant.TCP && p.Track == tenant.TrackNew
 }
 
 func orZero(m tenant.MAC) string {
@@ -377,7 +385,7 @@ func expectLogs(w *world, from *tenant.Vport, p tenant.Packet, o tenant.Outcome)
 		if r == nil {
 			break
 		}
-		if r.Entry != nil && r.Entry.FlowLogging {
+		if e := r.Entry; e != nil && e.FlowLogging && (opens(p) || e.Stateful || e.Protocol != tenant.TCP || e.Action != tenant.Forward) {
 			n++
 		}
 		if !r.Allowed {
