@@ -63,7 +63,8 @@ func (d *Driver) Attach(ctx context.Context, c Direct) error {
 	if e, err := d.getEndpoint(c.ContainerID); err != nil {
 		return err
 	} else if e.serves(&c) {
-		return d.Enrich(ctx, c.ContainerID, c.ContainerID, c.ContainerName)
+		// The last step of an earlier try may have failed.
+		return errors.Join(d.Enrich(ctx, c.ContainerID, c.ContainerID, c.ContainerName), d.forget(ctx, c.ContainerID))
 	}
 	caller := ctx
 	ctx, cancel := begin(ctx, undoTime)
@@ -89,8 +90,8 @@ func (e *endpoint) serves(c *Direct) bool {
 }
 
 func (d *Driver) attachDirect(ctx context.Context, c *Direct) (*endpoint, string, error) {
-	if d.Problem != nil {
-		return nil, "", d.Problem
+	if err := d.Problem(); err != nil {
+		return nil, "", err
 	}
 	if old, err := d.getEndpoint(c.ContainerID); err != nil {
 		return nil, "", err

@@ -214,6 +214,12 @@ func TestDirectRefusals(t *testing.T) {
 	if v.Error != "" {
 		t.Errorf("still told: %+v", v)
 	}
+	// It was taken for refused once more, since the last step of attaching it had failed.
+	r.ok(r.Refuse(bg, mended, errors.New("a moment away")))
+	r.ok(r.Attach(bg, mended))
+	if told, err := r.refusal(mended.ContainerID); err != nil || told != nil {
+		t.Errorf("attached, and told as refused: %+v, %v", told, err)
+	}
 	r.ok(r.Detach(bg, mended.ContainerID))
 	r.ok(r.Refuse(bg, mended, errors.New("x")))
 	r.ok(r.Detach(bg, mended.ContainerID))
@@ -257,7 +263,7 @@ func TestDirectWhileSettingsAreBad(t *testing.T) {
 	r.subnet("DockerZone", "PrivateSubnet", "10.85.85.0/24")
 	c, _, ip := r.direct1(1)
 	problem := errors.New("setting NUAGE_MTU: no")
-	r.Driver = r.newDriver(r.Driver.Log, func(c *Config) { c.Problem = problem })
+	r.Driver = r.newDriver(r.Driver.Log, func(c *Config) { c.Problem = func() error { return problem } })
 	r.ok(r.Attach(bg, c))
 	path, _ := r.sandbox()
 	if err := r.Attach(bg, r.direct(2, path)); !errors.Is(err, problem) {

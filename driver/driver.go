@@ -81,6 +81,7 @@ type Links interface {
 	Move(context.Context, link.Inside) (string, error)
 	Delete(name string) error
 	List() ([]string, error)
+	Has(name string) (bool, error)
 }
 
 // Journal keeps records durably; see journal.Journal.
@@ -107,8 +108,8 @@ type Config struct {
 	// MaxMTU is what the underlays of all hosts leave a container now; it is asked at every
 	// attachment. Nil or 0: not known, and then nothing is refused.
 	MaxMTU func() int
-	// Problem is why Attach attaches nothing new; nil if it may.
-	Problem error
+	// Problem is asked why Attach attaches nothing new; nil if it may.
+	Problem func() error
 	Log     logrus.FieldLogger
 }
 
@@ -148,6 +149,9 @@ func New(c Config) *Driver {
 	}
 	if c.Log == nil {
 		c.Log = logrus.StandardLogger()
+	}
+	if c.Problem == nil {
+		c.Problem = func() error { return nil }
 	}
 	return &Driver{Config: c, locks: locks{held: map[string]chan struct{}{}}}
 }

@@ -165,11 +165,11 @@ func (d *Driver) reconcileEndpoints(ctx context.Context, r *Report) error {
 			return err
 		}
 		if e.Made {
-			links, err := d.Links.List()
+			there, err := d.Links.Has(e.Vport.Interface)
 			if err != nil {
 				return err
 			}
-			if slices.Contains(links, e.Vport.Interface) {
+			if there {
 				return d.restore(ctx, r, e)
 			}
 			e.Made = false
@@ -241,11 +241,11 @@ func (d *Driver) adoptEndpoint(ctx context.Context, r *Report, id, vportID strin
 	if e.Vport.Interface != host {
 		return nil // not one of ours
 	}
-	links, err := d.Links.List()
+	there, err := d.Links.Has(host)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(links, host) {
+	if !there {
 		if err := d.Store.DeleteVport(ctx, vportID); err != nil {
 			return err
 		}

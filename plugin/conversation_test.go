@@ -313,6 +313,40 @@ func TestMisplacedStore(t *testing.T) {
 	apply(t, dir, tenants)
 }
 
+// A second host of a name attaches nothing, and says why.
+func TestSecondHostOfAName(t *testing.T) {
+	needsRoot(t)
+	var plugins []*plugin
+	var dirs []string
+	start := func(env map[string]string) {
+		env["NUAGE_DATAPATH"] = "netdev"
+		dirs = append(dirs, t.TempDir())
+		ns := fmt.Sprintf("plugin%d-%d", os.Getpid(), len(dirs)) // whose switch it is: both make alubr0
+		if out, err := exec.Command("ip", "netns", "add", ns).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
+		o := ovstest.Start(t, ovstest.Netdev(), ovstest.InNetNS("/run/netns/"+ns))
+		plugins = append(plugins, startPlugin(t, o, dirs[len(dirs)-1], env))
+	}
+	start(map[string]string{})
+	apply(t, dirs[0], tenants)
+	create := []byte(`{"NetworkID":"` + id + `","Options":{"com.docker.network.generic":{"enterprise":"DCEnterprise","domain":"App1","zone":"VMZone","subnet":"VMSubnet"}},"IPv4Data":[{"AddressSpace":"null","Pool":"0.0.0.0/0"}]}`)
+	if a := plugins[0].ask("NetworkDriver.CreateNetwork", create); a["Err"] != nil {
+		t.Fatal(a["Err"])
+	}
+	start(map[string]string{"NUAGE_STORE": "unix://" + filepath.Join(dirs[0], "state/etcd/etcd.sock")})
+	other := bytes.ReplaceAll(create, []byte(id), []byte(strings.Repeat("f", 64)))
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		a := plugins[1].ask("NetworkDriver.CreateNetwork", other)
+		if strings.Contains(fmt.Sprint(a["Err"]), "another host of this name is alive") {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("a second host of the name creates a network: %v", a)
+		}
+	}
+}
+
 // A host that may not join says why, and dockerd does not wait for it.
 func TestRefusedJoin(t *testing.T) {
 	needsRoot(t)

@@ -32,10 +32,9 @@ type Attached struct {
 // happened. It is never asked inside a verb: dockerd holds the container's lock there, and
 // while it boots it answers nobody.
 type engine struct {
-	socket  string
-	drivers []string
-	// seen is called with the IDs and names of all networks of ours and the endpoints of all
-	// running containers, only ever from complete lists.
+	socket string
+	// seen is called with the IDs and names of all networks, whatever name their driver is
+	// installed by, and the endpoints of all running containers, only ever from complete lists.
 	seen func(ctx context.Context, networks map[string]string, attached []Attached)
 	log  logrus.FieldLogger
 
@@ -73,11 +72,7 @@ func (e *engine) run(ctx context.Context) error {
 func (e *engine) look(ctx context.Context, api *client.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, engineTimeout)
 	defer cancel()
-	byDriver := filters.NewArgs()
-	for _, d := range e.drivers {
-		byDriver.Add("driver", d)
-	}
-	nets, err := api.NetworkList(ctx, network.ListOptions{Filters: byDriver})
+	nets, err := api.NetworkList(ctx, network.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("docker's list of networks: %w", err)
 	}

@@ -19,7 +19,7 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 	log := logrus.New()
 	log.SetOutput(t.Output())
 	seen := make(chan struct{}, 1)
-	e := &engine{socket: socket, drivers: []string{"nuage"}, log: log, seen: func(_ context.Context, networks map[string]string, attached []Attached) {
+	e := &engine{socket: socket, log: log, seen: func(_ context.Context, networks map[string]string, attached []Attached) {
 		if networks["n1"] != "web" || len(networks) != 1 || len(attached) != 0 {
 			t.Errorf("seen: %v, %v", networks, attached)
 		}
@@ -54,6 +54,9 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 		case "/_ping":
 			w.Header().Set("Api-Version", "1.41")
 		case "/networks":
+			if r.URL.RawQuery != "" {
+				t.Errorf("only some networks are asked for: %s", r.URL)
+			}
 			_, _ = w.Write([]byte(`[{"Id":"n1","Name":"web"}]`))
 		case "/containers/json":
 			_, _ = w.Write([]byte(`[]`))

@@ -89,9 +89,15 @@ func (n *node) vtep() netip.Addr {
 	return n.settings.VTEP
 }
 
-// self is this host as the others see it.
+// self is this host as the others see it: at the VTEP that it had, while its setting is refused.
 func (n *node) self() tenant.Host {
-	return tenant.Host{Meta: tenant.Meta{ID: n.host}, Name: n.host, VTEP: n.vtep(), Version: version, MTU: underlayMTU(n.vtep())}
+	self := tenant.Host{Meta: tenant.Meta{ID: n.host}, Name: n.host, VTEP: n.vtep(), Version: version, MTU: underlayMTU(n.vtep())}
+	n.store.Feed().View(func(st *tenant.State) {
+		if had := st.Hosts[n.host]; had != nil && n.settings.NoVTEP {
+			self.VTEP, self.MTU = had.VTEP, had.MTU
+		}
+	})
+	return self
 }
 
 // underlayMTU is the MTU of the link that has the address; 0 if there is none.
@@ -142,6 +148,29 @@ func (n *node) dhcp() agent.DHCP {
 			return n.driver.MTUOf(option)
 		},
 		Told: func(vportID string, declined bool) { n.machines.Told(vportID, declined) },
+	}
+}
+
+// keepAlive registers this host and tells that it is alive, however long it takes to settle
+// things, and whether or not there is a switch.
+func (n *node) keepAlive(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for last := (time.Time{}); ; {
+		if n.store.Ready() == nil && time.Since(last) > heartbeatEvery {
+			last = time.Now()
+			if n.missing() != nil {
+				if err := n.register(ctx); err != nil {
+					n.log.WithError(err).Error("this host is not registered; trying again")
+				}
+			}
+			n.heartbeat(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
 	}
 }
 

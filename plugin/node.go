@@ -46,10 +46,11 @@ type node struct {
 	started  time.Time
 	log      logrus.FieldLogger
 
-	journal  *journal.Journal
-	links    *link.Links
-	joined   store.Credentials // of the host that this one has joined, if any
-	store    *store.Store
+	journal *journal.Journal
+	links   *link.Links
+	joined  store.Credentials // of the host that this one has joined, if any
+	store   *store.Store
+	registration
 	bridge   *ovs.Bridge
 	agent    *agent.Agent
 	ipam     *ipam.Driver
@@ -99,7 +100,7 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 	// What verbs need outlives the verbs.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var parts errgroup.Group
-	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.machines.Run, n.engine.run, n.keep, n.keepCounters, n.keepCertificate} {
+	for _, part := range []func(context.Context) error{n.store.Run, n.bridge.Run, n.agent.Run, n.machines.Run, n.engine.run, n.keep, n.keepAlive, n.keepCounters, n.keepCertificate} {
 		parts.Go(func() error { return part(work) })
 	}
 	// The monitor ends with ctx: what it is attaching then needs the others to be undone.
@@ -150,15 +151,15 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 	n.bridge = ovs.New(ovs.Config{DB: places.ovsdb(), Bridge: settings.Bridge, Datapath: settings.Datapath, VTEP: n.vtep(), Log: log.WithField("part", "switch")})
 	n.agent = agent.New(agent.Config{Host: n.host, Feed: n.store.Feed(), Switch: n.bridge, DHCP: n.dhcp(),
 		ConntrackLimit: settings.ConntrackLimit, Log: log.WithField("part", "agent")})
-	n.ipam = ipam.New(ipam.Config{Store: n.store, Records: n.journal, Host: n.host, Enterprise: settings.Enterprise,
+	n.ipam = ipam.New(ipam.Config{Store: ownStore{n.store, n.denied}, Records: n.journal, Host: n.host, Enterprise: settings.Enterprise,
 		Autocreate: settings.Autocreate, Global: settings.Scope == "global", Log: log.WithField("part", "ipam")})
-	n.driver = driver.New(driver.Config{Host: n.host, Store: n.store, IPAM: n.ipam, Ports: ports{n.bridge}, Flows: n.agent,
+	n.driver = driver.New(driver.Config{Host: n.host, Store: ownStore{n.store, n.denied}, IPAM: n.ipam, Ports: ports{n.bridge}, Flows: n.agent,
 		Links: n.links, Journal: n.journal, Enterprise: settings.Enterprise, Autocreate: settings.Autocreate,
-		MTU: settings.MTU, MaxMTU: n.maxMTU, Scope: settings.Scope, Problem: settings.Err(), Log: log.WithField("part", "driver")})
-	n.machines = vm.New(vm.Config{Host: n.host, Store: n.store, Switch: n.bridge, Addresses: n.ipam, Flows: n.agent, Enterprise: settings.Enterprise,
-		Autocreate: settings.Autocreate, Refuse: settings.Err, Log: log.WithField("part", "machines")})
+		MTU: settings.MTU, MaxMTU: n.maxMTU, Scope: settings.Scope, Problem: n.problem, Log: log.WithField("part", "driver")})
+	n.machines = vm.New(vm.Config{Host: n.host, Store: ownStore{n.store, n.missing}, Switch: n.bridge, Addresses: n.ipam, Flows: n.agent, Enterprise: settings.Enterprise,
+		Autocreate: settings.Autocreate, Refuse: n.problem, Log: log.WithField("part", "machines")})
 	n.monitor = monitor.New(monitor.Config{Socket: places.docker(), Driver: n.driver, Netns: places.netns, Log: log.WithField("part", "monitor")})
-	n.engine = &engine{socket: places.docker(), drivers: driverNames, seen: n.seen, log: log.WithField("part", "docker")}
+	n.engine = &engine{socket: places.docker(), seen: n.seen, log: log.WithField("part", "docker")}
 	return n, nil
 }
 
@@ -202,23 +203,19 @@ func hostName(file string) (string, error) {
 	return name, nil
 }
 
-// keep registers the host and lets the driver settle what is unsettled: at the start, when
+// keep lets the driver settle what is unsettled once the host is registered: at the start, when
 // the store or the switch come back, and from time to time.
 func (n *node) keep(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	var last, beat time.Time
+	var last time.Time
 	var ready bool
 	for {
 		was := ready
-		ready = n.store.Ready() == nil && ports{n.bridge}.Ready() == nil
+		ready = n.store.Ready() == nil && n.missing() == nil && ports{n.bridge}.Ready() == nil
 		if ready && (!was || time.Since(last) > reconcileEvery) {
 			last = time.Now()
 			n.settle(ctx)
-		}
-		if n.store.Ready() == nil && time.Since(beat) > heartbeatEvery {
-			beat = time.Now()
-			n.heartbeat(ctx)
 		}
 		select {
 		case <-ctx.Done():
@@ -231,10 +228,9 @@ func (n *node) keep(ctx context.Context) error {
 func (n *node) settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reconcileEvery)
 	defer cancel()
-	if !n.settings.NoVTEP {
-		if err := n.store.PutHost(ctx, n.self()); err != nil {
-			n.log.WithError(err).Warn("this host is not registered; trying again")
-		}
+	if err := n.register(ctx); err != nil {
+		n.log.WithError(err).Error("this host is not registered, and nothing is settled")
+		return
 	}
 	// The driver logs what it did.
 	if _, err := n.driver.Reconcile(ctx); err != nil {
@@ -251,7 +247,7 @@ func (n *node) seen(ctx context.Context, names map[string]string, attached []Att
 	for _, a := range attached {
 		endpoints[a.EndpointID] = true
 	}
-	if n.store.Ready() != nil {
+	if n.store.Ready() != nil || n.missing() != nil {
 		return
 	}
 	if _, err := n.driver.Collect(ctx, networks, endpoints, collectAfter); err != nil {

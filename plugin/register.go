@@ -11,10 +11,6 @@ import (
 	"nuage/ipam"
 )
 
-// driverNames are the names that Docker knows the drivers by: the link's and the managed
-// plugin's own.
-var driverNames = []string{"nuage", "nuage-plugin:latest"}
-
 // gate keeps verbs waiting while the node starts, which takes milliseconds, or tells them
 // why it does not.
 type gate struct {
@@ -99,14 +95,20 @@ func able[R any](g *gate, idle *ipam.Driver, do func(*ipam.Driver, context.Conte
 	}
 }
 
-// unless refuses while the settings have a problem.
-func unless[Q, R any](problem error, do func(context.Context, Q) (R, error)) func(context.Context, Q) (R, error) {
-	if problem == nil {
-		return do
-	}
-	return func(context.Context, Q) (R, error) {
-		var none R
-		return none, problem
+// unless refuses while the settings have a problem, or the host may not be registered.
+func unless[Q, R any](problem error, g *gate, do func(context.Context, Q) (R, error)) func(context.Context, Q) (R, error) {
+	return func(ctx context.Context, q Q) (R, error) {
+		why := problem
+		if why == nil {
+			if n, err := g.pass(ctx); err == nil {
+				why = n.denied()
+			}
+		}
+		if why != nil {
+			var none R
+			return none, why
+		}
+		return do(ctx, q)
 	}
 }
 
@@ -116,11 +118,11 @@ func register(w *wire, g *gate, s Settings) {
 
 	type D = *driver.Driver
 	bad := s.Err()
-	verb(w, "NetworkDriver.CreateNetwork", attachDeadline, unless(bad, onDriver(g, silent(D.CreateNetwork))))
+	verb(w, "NetworkDriver.CreateNetwork", attachDeadline, unless(bad, g, onDriver(g, silent(D.CreateNetwork))))
 	verb(w, "NetworkDriver.DeleteNetwork", detachDeadline, onDriver(g, silent(D.DeleteNetwork)))
-	verb(w, "NetworkDriver.AllocateNetwork", attachDeadline, unless(bad, onDriver(g, D.AllocateNetwork)))
+	verb(w, "NetworkDriver.AllocateNetwork", attachDeadline, unless(bad, g, onDriver(g, D.AllocateNetwork)))
 	verb(w, "NetworkDriver.FreeNetwork", detachDeadline, onDriver(g, silent(D.FreeNetwork)))
-	verb(w, "NetworkDriver.CreateEndpoint", attachDeadline, unless(bad, onDriver(g, D.CreateEndpoint)))
+	verb(w, "NetworkDriver.CreateEndpoint", attachDeadline, unless(bad, g, onDriver(g, D.CreateEndpoint)))
 	verb(w, "NetworkDriver.DeleteEndpoint", detachDeadline, onDriver(g, silent(D.DeleteEndpoint)))
 	verb(w, "NetworkDriver.EndpointOperInfo", detachDeadline, onDriver(g, D.EndpointInfo))
 	verb(w, "NetworkDriver.Join", attachDeadline, onDriver(g, D.Join))
@@ -134,8 +136,8 @@ func register(w *wire, g *gate, s Settings) {
 	idle := ipam.New(ipam.Config{Store: store.New(store.Config{}), Global: s.Scope == "global"})
 	asked(w, "IpamDriver.GetCapabilities", able(g, idle, I.Capabilities))
 	asked(w, "IpamDriver.GetDefaultAddressSpaces", able(g, idle, I.DefaultAddressSpaces))
-	verb(w, "IpamDriver.RequestPool", attachDeadline, unless(bad, onIPAM(g, I.RequestPool)))
+	verb(w, "IpamDriver.RequestPool", attachDeadline, unless(bad, g, onIPAM(g, I.RequestPool)))
 	verb(w, "IpamDriver.ReleasePool", detachDeadline, onIPAM(g, silent(I.ReleasePool)))
-	verb(w, "IpamDriver.RequestAddress", attachDeadline, unless(bad, onIPAM(g, I.RequestAddress)))
+	verb(w, "IpamDriver.RequestAddress", attachDeadline, unless(bad, g, onIPAM(g, I.RequestAddress)))
 	verb(w, "IpamDriver.ReleaseAddress", detachDeadline, onIPAM(g, silent(I.ReleaseAddress)))
 }

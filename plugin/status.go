@@ -79,6 +79,9 @@ func (n *node) storeStatus(s *vsd.Status) {
 	s.Store.Following = len(n.store.Following().Domains)
 	err := storeError(n.store.Ready(), n.joined.TokenRefused)
 	s.Store.Ready, s.Store.Error = err == nil, text(err)
+	if err == nil {
+		s.Store.Error = text(n.denied())
+	}
 	n.store.Feed().View(func(st *tenant.State) {
 		s.Store.Revision = st.Revision
 		here := tenant.Key{Kind: tenant.KindHost, ID: n.host}

@@ -169,6 +169,18 @@ func (l *Links) Delete(name string) error {
 	return nil
 }
 
+// Has tells whether a host end is there. It costs the same however many links there are.
+func (l *Links) Has(name string) (bool, error) {
+	link, err := l.query.LinkByName(name)
+	switch {
+	case errors.As(err, new(netlink.LinkNotFoundError)):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("link %s: %w", name, err)
+	}
+	return link.Type() == "veth", nil
+}
+
 // List is the names of all our host ends.
 func (l *Links) List() ([]string, error) {
 	links, err := l.query.LinkList()

@@ -22,9 +22,9 @@ const (
 )
 
 // metadata is what the environment and the labels say under names that begin as ours. The
-// environment comes before labels, and what comes first in it before the rest: Docker puts
-// what the user gave before what the image has. An empty value says nothing, but hides
-// what comes after it.
+// environment comes before labels, and of two spellings the first: Docker puts what the user
+// gave before what the image has. Of one spelling the last counts, as it does for the process:
+// `-e` comes after --env-file. An empty value says nothing, but hides what comes after it.
 func metadata(env []string, labels map[string]string) map[string]string {
 	said := map[string]string{}
 	add := func(name, value string) {
@@ -33,9 +33,14 @@ func metadata(env []string, labels map[string]string) map[string]string {
 			said[name] = value
 		}
 	}
+	last := map[string]string{}
 	for _, e := range env {
 		name, value, _ := strings.Cut(e, "=")
-		add(name, value)
+		last[name] = value
+	}
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		add(name, last[name])
 	}
 	for name, value := range labels {
 		if strings.Contains(name, "-") { // of two spellings the one with dashes

@@ -27,6 +27,7 @@ func TestMetadata(t *testing.T) {
 		"labels":      {labels: labels{"NUAGE-DOMAIN": "D", "NUAGE_ZONE": "Z"}, want: driver.Direct{Domain: "D", Zone: "Z"}},
 		"both":        {env: []string{"NUAGE-DOMAIN=D"}, labels: labels{"NUAGE-DOMAIN": "L", "NUAGE-ZONE": "Z"}, want: driver.Direct{Domain: "D", Zone: "Z"}},
 		"user first":  {env: []string{"NUAGE_ZONE=mine", "NUAGE-ZONE=the image's"}, want: driver.Direct{Zone: "mine"}},
+		"the last":    {env: []string{"NUAGE-ZONE=of a file", "NUAGE_ZONE=other", "NUAGE-ZONE=mine", "NUAGE_ZONE=the image's"}, want: driver.Direct{Zone: "mine"}},
 		"hidden":      {env: []string{"NUAGE-ZONE=", "NUAGE-DOMAIN=D"}, labels: labels{"NUAGE-ZONE": "Z"}, want: driver.Direct{Domain: "D"}},
 		"two labels":  {labels: labels{"NUAGE-ZONE": "dashes", "NUAGE_ZONE": "underscores"}, want: driver.Direct{Zone: "dashes"}},
 		"groups":      {env: []string{"NUAGE-ZONE=Z", "NUAGE-POLICY-GROUP=web, db,,"}, want: driver.Direct{Zone: "Z", PolicyGroups: []string{"web", "db"}}},
