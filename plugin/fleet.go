@@ -89,18 +89,18 @@ func (n *node) vtep() netip.Addr {
 	return n.settings.VTEP
 }
 
-// self is this host as the others see it: at the VTEP that it had, while its setting is refused.
+// self is this host as the others see it: at the VTEP that it had, while it is not known anew.
 func (n *node) self() tenant.Host {
 	self := tenant.Host{Meta: tenant.Meta{ID: n.host}, Name: n.host, VTEP: n.vtep(), Version: version, MTU: underlayMTU(n.vtep())}
 	n.store.Feed().View(func(st *tenant.State) {
-		if had := st.Hosts[n.host]; had != nil && n.settings.NoVTEP {
+		if had := st.Hosts[n.host]; had != nil && !n.alone() && !n.vtep().IsValid() {
 			self.VTEP, self.MTU = had.VTEP, had.MTU
 		}
 	})
 	return self
 }
 
-// underlayMTU is the MTU of the link that has the address; 0 if there is none.
+// underlayMTU is the MTU of the link that has the address; 0 if there is none, or none of use.
 func underlayMTU(vtep netip.Addr) int {
 	links, err := net.Interfaces()
 	if err != nil || !vtep.IsValid() {
@@ -113,6 +113,9 @@ func underlayMTU(vtep netip.Addr) int {
 		}
 		for _, a := range addrs {
 			if p, ok := a.(*net.IPNet); ok && p.IP.Equal(vtep.AsSlice()) {
+				if l.MTU < tenant.LeastUnderlayMTU {
+					return 0
+				}
 				return l.MTU
 			}
 		}
@@ -126,7 +129,7 @@ func (n *node) maxMTU() int {
 	narrowest := underlayMTU(n.vtep())
 	n.store.Feed().View(func(st *tenant.State) {
 		for _, h := range st.Hosts {
-			if h.MTU > 0 && (narrowest == 0 || h.MTU < narrowest) {
+			if h.MTU >= tenant.LeastUnderlayMTU && (narrowest == 0 || h.MTU < narrowest) {
 				narrowest = h.MTU
 			}
 		}

@@ -23,13 +23,13 @@ var version = "dev"
 
 const usage = `nuage-plugin puts Docker containers into tenant networks.
 
-usage: nuage-plugin [--host] [--state DIR]
+usage: nuage-plugin [--host] [--state DIR] | --version
 
 Without --host it runs as Docker's managed plugin (see config.json); with it, as a
 daemon on the host (see dist/nuage-plugin.service). Settings come from the environment:
-NUAGE_BRIDGE NUAGE_DATAPATH NUAGE_VTEP NUAGE_STORE NUAGE_STORE_CA NUAGE_STORE_CERT
-NUAGE_STORE_KEY NUAGE_ENTERPRISE NUAGE_AUTOCREATE NUAGE_SCOPE NUAGE_MTU
-NUAGE_CONNTRACK_LIMIT NUAGE_LOG_LEVEL;
+NUAGE_BRIDGE NUAGE_DATAPATH NUAGE_VTEP NUAGE_LISTEN NUAGE_JOIN NUAGE_STORE NUAGE_STORE_CA
+NUAGE_STORE_CERT NUAGE_STORE_KEY NUAGE_ENTERPRISE NUAGE_AUTOCREATE NUAGE_SCOPE NUAGE_MTU
+NUAGE_DNS NUAGE_CONNTRACK_LIMIT NUAGE_LOG_LEVEL;
 docs/operation.md explains them.
 
 `
@@ -85,9 +85,9 @@ func keepRunning(ctx context.Context, getenv func(string) string, places Places,
 		}
 		once, end := context.WithCancel(ctx)
 		var watching sync.WaitGroup
-		if refused := settings.Err(); refused != nil {
+		if settings.lacking() {
 			watching.Go(func() {
-				if untilOther(once, getenv, refused) {
+				if untilOther(once, getenv, settings) {
 					log.Info("the settings say something else now: beginning anew")
 					end()
 				}
@@ -100,15 +100,18 @@ func keepRunning(ctx context.Context, getenv func(string) string, places Places,
 	return err
 }
 
-// untilOther waits until settings are refused otherwise or no more; false if ctx ends before.
-func untilOther(ctx context.Context, getenv func(string) string, refused error) bool {
+// lacking is whether something is refused that may come, or there is no VTEP yet.
+func (s Settings) lacking() bool { return len(s.Problems) > 0 || !s.VTEP.IsValid() }
+
+// untilOther waits until settings lack something else or nothing; false if ctx ends before.
+func untilOther(ctx context.Context, getenv func(string) string, s Settings) bool {
 	for {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-time.After(lookAgain):
 		}
-		if now := readSettings(getenv).Err(); now == nil || now.Error() != refused.Error() {
+		if now := readSettings(getenv); text(now.Err()) != text(s.Err()) || now.VTEP.IsValid() && !s.VTEP.IsValid() {
 			return true
 		}
 	}

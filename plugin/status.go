@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,12 +26,16 @@ func (n *node) status() vsd.Status {
 		}
 	}
 	s.Switch.Tunnel = vsd.TunnelStatus{Port: sw.Tunnel.Port, VTEP: n.vtep(), Problem: sw.Tunnel.Problem}
+	if !n.alone() && !n.vtep().IsValid() && !n.settings.NoVTEP {
+		s.Switch.Tunnel.Problem = "this host has no VTEP, since it has no default route: set NUAGE_VTEP to its underlay address or interface"
+	}
 	a := n.agent.Status()
 	s.Agent = vsd.AgentStatus{Revision: a.Revision, Flows: a.Flows, Error: text(a.Err)}
 	n.store.Feed().View(func(st *tenant.State) { s.Agent.Notes = notes(st, n.host, a.Notes) })
 	for key, err := range a.Refused {
-		s.Agent.Notes = append(s.Agent.Notes, fmt.Sprintf("%s %s: refused by the switch: %v", key.Kind, key.ID, err))
+		s.Agent.Refused = append(s.Agent.Refused, fmt.Sprintf("%s %s: refused by the switch: %v", key.Kind, key.ID, err))
 	}
+	slices.Sort(s.Agent.Refused)
 	nowhere, err := n.driver.Refused()
 	if err != nil {
 		s.Notes = append(s.Notes, err.Error())
@@ -71,16 +76,15 @@ func (n *node) storeStatus(s *vsd.Status) {
 	if len(n.joined.Endpoints) > 0 {
 		s.Store.Joined = strings.TrimPrefix(n.joined.Endpoints[0], "https://")
 	}
-	if serving, err := n.store.Serving(); err == nil {
-		s.Store.Serving = serving
-	} else if n.settings.Listen != "" {
-		s.Notes = append(s.Notes, "other hosts cannot join: "+err.Error())
+	serving, served := n.store.Serving()
+	if s.Store.Serving = serving; served != nil {
+		served = fmt.Errorf("other hosts are not served: %w", served)
 	}
 	s.Store.Following = len(n.store.Following().Domains)
 	err := storeError(n.store.Ready(), n.joined.TokenRefused)
 	s.Store.Ready, s.Store.Error = err == nil, text(err)
 	if err == nil {
-		s.Store.Error = text(n.denied())
+		s.Store.Error = text(errors.Join(n.denied(), served))
 	}
 	n.store.Feed().View(func(st *tenant.State) {
 		s.Store.Revision = st.Revision

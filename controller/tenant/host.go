@@ -5,13 +5,18 @@ import (
 	"time"
 )
 
+// LeastUnderlayMTU is what leaves a container the 576 bytes that every host of IPv4 takes: all
+// containers have the MTU of the narrowest underlay, so that less on one host would take the
+// network from all.
+const LeastUnderlayMTU = 626
+
 // Host is a Docker host and its tunnel endpoint: what rarely changes of it.
 type Host struct {
 	Meta               // ID is the host's name
 	Name    string     `json:"name"`
 	VTEP    netip.Addr `json:"vtep,omitzero"`
 	Version string     `json:"version,omitempty"`
-	// MTU is the underlay's at the VTEP; 0 if not known.
+	// MTU is the underlay's at the VTEP, at least LeastUnderlayMTU; 0 if not known.
 	MTU int `json:"mtu,omitempty"`
 }
 

@@ -245,6 +245,9 @@ func (h Host) Validate() error {
 	if strings.Contains(h.ID, "/") {
 		return Errorf(ErrInvalid, "the name %q contains a slash", h.ID)
 	}
+	if h.MTU != 0 && h.MTU < LeastUnderlayMTU {
+		return Errorf(ErrInvalid, "MTU %d is below %d", h.MTU, LeastUnderlayMTU)
+	}
 	return ValidateName(h.ID)
 }
 

@@ -83,7 +83,9 @@ type AgentStatus struct {
 	Flows    int   `json:"flows"`
 	// Notes are dangling references and other oddities of the tenant state.
 	Notes []string `json:"notes,omitempty"`
-	Error string   `json:"error,omitempty"`
+	// Refused are objects whose flows the switch does not take: what they are of has no network.
+	Refused []string `json:"refused,omitempty"`
+	Error   string   `json:"error,omitempty"`
 }
 
 // DockerStatus is the Docker engine of this host.
@@ -110,6 +112,9 @@ func (s *Status) problems() (lines []string) {
 	add(s.Switch.Connected && s.Switch.Error != "", "switch", s.Switch.Error)
 	add(s.Switch.Tunnel.Problem != "", "tunnel", s.Switch.Tunnel.Problem)
 	add(s.Agent.Error != "", "agent", s.Agent.Error)
+	for _, r := range s.Agent.Refused {
+		add(true, "switch", r)
+	}
 	add(!s.Docker.Reachable, "Docker not reachable", s.Docker.Error)
 	return lines
 }
