@@ -118,7 +118,7 @@ func (e *estate) vportPuts(v tenant.Vport, l tenant.Lease) []clientv3.Op {
 
 func (e *estate) vport(ip string) (tenant.Vport, tenant.Lease) {
 	v := newVport(e.p.Subnet, ip)
-	v.Host = "h2"
+	v.Host, v.Created = "h2", time.Now()
 	return v, tenant.Lease{DomainID: e.p.Domain.ID, SubnetID: e.p.Subnet.ID, Address: v.IPv4, State: tenant.LeaseBound,
 		Use: tenant.UseEndpoint, MAC: v.MAC, Host: "h2", VportID: v.ID}
 }
@@ -188,6 +188,7 @@ func TestHostWritesOnlyItsOwn(t *testing.T) {
 		"a lease in another's name":          ops(put(leaseKey(&tenant.Lease{DomainID: d, SubnetID: sub, Address: netip.MustParseAddr("10.0.1.9")}), text(t, tenant.Lease{DomainID: d, SubnetID: sub, Address: netip.MustParseAddr("10.0.1.9"), State: tenant.LeaseReserved, Use: tenant.UseEndpoint, Host: "h1"})), put(guardKey(sub), "")),
 		"a lease of another key":             ops(put(leaseKey(&tenant.Lease{DomainID: d, SubnetID: sub, Address: netip.MustParseAddr("10.0.1.9")}), text(t, tenant.Lease{DomainID: d, SubnetID: sub, Address: netip.MustParseAddr("10.0.1.10"), State: tenant.LeaseReserved, Use: tenant.UseEndpoint, Host: "h2"})), put(guardKey(sub), "")),
 		"a vport on another's address":       e.with("10.0.1.5", func(*tenant.Vport, *tenant.Lease) {}),
+		"a vport older than it is":           e.with("10.0.1.9", func(v *tenant.Vport, _ *tenant.Lease) { v.Created = time.Unix(0, 0) }),
 		"a vport without a lease":            e.with("10.0.1.9", func(_ *tenant.Vport, l *tenant.Lease) { *l = tenant.Lease{} }),
 		"a vport on another's lease":         e.with("10.0.1.5", func(_ *tenant.Vport, l *tenant.Lease) { *l = tenant.Lease{} }),
 		"a vport in another's name":          e.with("10.0.1.9", func(v *tenant.Vport, l *tenant.Lease) { v.Host, l.Host = "h1", "h1" }),

@@ -2,6 +2,7 @@ package store
 
 import (
 	"slices"
+	"time"
 
 	"nuage/controller/tenant"
 )
@@ -29,6 +30,8 @@ func (r *review) putVport(key, domain string, value []byte) error {
 		return errTrusted
 	case have == nil && v.Lasting:
 		return deny("a lasting vport is made where the tenants are administered")
+	case have == nil && r.now.Sub(v.Created) > clockSkew: // of two with one MAC the older has it
+		return deny("it was not created at %s: look after this host's clock", v.Created.Format(time.RFC3339))
 	case have == nil:
 		if !nowhere(v) {
 			r.guards[guardKey(v.SubnetID)] = true
@@ -82,6 +85,8 @@ func (r *review) changeVport(have []byte, v *tenant.Vport) error {
 		return errTrusted
 	case h.SubnetID != v.SubnetID || h.IPv4.IsValid() && (h.IPv4 != v.IPv4 || h.MAC != v.MAC):
 		return deny("its subnet, address and MAC cannot change")
+	case !h.Created.Equal(v.Created):
+		return deny("when it was created cannot change")
 	case h.ExternalID == v.ExternalID:
 		return nil
 	}
