@@ -138,7 +138,7 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 		case <-time.After(time.Second):
 		}
 	}
-	conf := store.Config{Dir: filepath.Join(places.State, "etcd"), Endpoints: settings.Store, TLS: settings.StoreTLS, Host: n.host,
+	conf := store.Config{Dir: filepath.Join(places.State, "etcd"), Endpoints: settings.Store, Compact: len(settings.Store) > 0, TLS: settings.StoreTLS, Host: n.host,
 		Listen: settings.Listen, Autocreate: settings.Autocreate, CADir: filepath.Join(places.State, "ca"), Log: log.WithField("part", "store")}
 	if err := n.join(ctx, &conf, gate); err != nil {
 		n.links.Close()

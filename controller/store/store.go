@@ -34,6 +34,8 @@ type Config struct {
 	// Endpoints of an etcd to use instead of the embedded one, as etcd's client takes them.
 	Endpoints []string
 	TLS       *tls.Config
+	// Compact drops the history of the etcd at Endpoints, which is then nobody's who needs it.
+	Compact bool
 	// Host is this host's name.
 	Host string
 	Log  logrus.FieldLogger
@@ -246,6 +248,9 @@ func (s *Store) session(ctx context.Context, conn *connection) error {
 		background.Go(func() { s.probe(ses) })
 		background.Go(func() { s.sweep(ctx) })
 		background.Go(func() { s.leaveIdle(ctx) })
+		if s.config.Compact {
+			background.Go(func() { s.compact(ses) })
+		}
 		if s.config.Answer != nil {
 			background.Go(func() { s.hear(ses) })
 		}
