@@ -1,6 +1,8 @@
 # Two commands matter: `make up` sets everything up on this host and runs the
 # walk-through; `make test` runs all tests. See README.md.
 SHELL := /bin/bash
+# The Go that dist/prepare takes where the host has none.
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
 .PHONY: up down build plugin test check bench kernel clean fleet fleet-down
 
 up: ## install, build, enable the plugin, load examples/app1.yaml, walk through it
@@ -21,7 +23,7 @@ plugin: build ## (re)install the managed plugin from this tree, keeping its stat
 	dist/plugin install
 
 check: ## what needs no root: format, vet, staticcheck
-	@files=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$files" ] || { echo "gofmt would change: $$files"; exit 1; }
+	@files=$$(gofmt -l $$(git ls-files '*.go')) && [ -z "$$files" ] || { echo "gofmt would change: $$files"; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 
