@@ -48,7 +48,7 @@ func (a *Agent) answerDHCP(frame []byte, who asker) []byte {
 	declined := ask.MessageType() == dhcpv4.MessageTypeDecline
 	if declined {
 		a.conf.Log.WithFields(map[string]any{"vport": who.vport.Name, "address": who.vport.IPv4, "mac": who.vport.MAC}).
-			Warn("the address was declined: its vport says that somebody else has it")
+			Debug("the address was declined: its vport says that somebody else has it")
 	}
 	if told := a.conf.DHCP.Told; told != nil && (declined || kind == dhcpv4.MessageTypeAck) {
 		told(who.vport.ID, declined)

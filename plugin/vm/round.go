@@ -245,6 +245,11 @@ func (w *Watcher) next(posts map[string]*post) time.Duration {
 			at = t.next
 		}
 	}
+	for _, r := range w.declined {
+		if r.taken && r.holds(time.Now()) && r.until.Before(at) {
+			at = r.until
+		}
+	}
 	for name, since := range w.gone {
 		if end := since.Add(w.Grace); posts[name] != nil && posts[name].waiting && end.Before(at) {
 			at = end

@@ -284,7 +284,7 @@ func (w *Watcher) error(v *tenant.Vport) string {
 	if !v.IPv4.IsValid() {
 		return v.Error
 	}
-	if w.declined[v.ID] {
+	if r, declined := w.declined[v.ID]; declined && r.holds(time.Now()) {
 		return declinedText(v.IPv4)
 	}
 	return ""

@@ -108,8 +108,21 @@ type Watcher struct {
 	troubles map[string]*trouble  // by port
 	settled  map[string]settled   // by port
 	nowhere  map[string]string    // vports by port that tell an error and are in no subnet: the feed has them not
-	declined map[string]bool      // vports whose machine does not take its address
+	declined map[string]refusal   // by vport, whose machine does not take its address
 }
+
+// refusal is an address that a machine has declined. It counts until then at least, however
+// often the machine takes the address and declines it again: each change is written to the store.
+type refusal struct {
+	until time.Time
+	taken bool // meanwhile
+}
+
+// holds is whether the refusal still counts.
+func (r refusal) holds(now time.Time) bool { return !r.taken || now.Before(r.until) }
+
+// declineHold is how long a refusal counts at least.
+var declineHold = 30 * time.Second
 
 // trouble is a machine that could not be attached.
 type trouble struct {
@@ -128,7 +141,7 @@ func New(c Config) *Watcher {
 		c.Log = logrus.StandardLogger()
 	}
 	return &Watcher{Config: c, kick: make(chan struct{}, 1), gone: map[string]time.Time{},
-		troubles: map[string]*trouble{}, settled: map[string]settled{}, nowhere: map[string]string{}, declined: map[string]bool{}}
+		troubles: map[string]*trouble{}, settled: map[string]settled{}, nowhere: map[string]string{}, declined: map[string]refusal{}}
 }
 
 // Run attaches and detaches machines until ctx ends, and returns nil then. What is attached
@@ -157,18 +170,35 @@ func (w *Watcher) Run(ctx context.Context) error {
 }
 
 // Told takes note that a vport's machine was given its address by DHCP, or declined it. It
-// does not wait.
+// does not wait. What a container says is nothing.
 func (w *Watcher) Told(vportID string, declined bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.declined[vportID] == declined {
+	if declined && !w.machine(vportID) {
 		return
 	}
-	if w.declined[vportID] = declined; !declined {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r, known := w.declined[vportID]
+	switch now := time.Now(); {
+	case known && r.holds(now):
+		r.taken = !declined
+		w.declined[vportID] = r
+	case declined:
+		w.declined[vportID] = refusal{until: now.Add(declineHold)}
+		w.Log.WithField("vport", vportID).Warn("a machine declines its address: it says that somebody else has it")
+	default:
 		delete(w.declined, vportID)
 	}
 	select {
 	case w.kick <- struct{}{}:
 	default:
 	}
+}
+
+// machine is whether a vport is a machine's.
+func (w *Watcher) machine(vportID string) (is bool) {
+	w.Store.Feed().View(func(st *tenant.State) {
+		v := st.Vports[vportID]
+		is = v != nil && v.Type == tenant.VportVM
+	})
+	return is
 }

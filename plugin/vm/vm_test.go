@@ -233,8 +233,12 @@ func TestMadeAhead(t *testing.T) {
 	two.refused("tap2", "its MAC address is "+mac1)
 }
 
-// A machine that declines its address is shown, until it takes it.
+// A machine that declines its address is shown, until it takes it, and for a while: one that
+// takes it and declines it again and again changes nothing each time.
 func TestDeclined(t *testing.T) {
+	was := declineHold
+	t.Cleanup(func() { declineHold = was })
+	declineHold = 2 * time.Second
 	rs, _ := newRigs(t, 1)
 	r := rs[0]
 	r.plug("vnet0", place(mac1))
@@ -243,6 +247,14 @@ func TestDeclined(t *testing.T) {
 	r.refused("vnet0", "declined "+v.IPv4.String())
 	if vs := r.vports(); len(vs) != 1 || vs[0].ID != v.ID || !strings.Contains(vs[0].Error, "declined") {
 		t.Errorf("%+v", vs)
+	}
+	revision := r.vports()[0].Revision
+	for i := range 20 {
+		r.Told(v.ID, i%2 == 1)
+		time.Sleep(20 * time.Millisecond)
+	}
+	if vs := r.vports(); vs[0].Revision != revision {
+		t.Errorf("written again: %+v", vs)
 	}
 	r.Told(v.ID, false)
 	if w := r.attached("vnet0", v.IPv4.String()); w.ID != v.ID {
