@@ -100,8 +100,11 @@ func keepRunning(ctx context.Context, getenv func(string) string, places Places,
 	return err
 }
 
-// lacking is whether something is refused that may come, or there is no VTEP yet.
-func (s Settings) lacking() bool { return len(s.Problems) > 0 || !s.VTEP.IsValid() }
+// lacking is whether something is refused that may come, or a host with others has no VTEP yet.
+func (s Settings) lacking() bool {
+	alone := s.Listen == "" && s.Join == "" && len(s.Store) == 0
+	return len(s.Problems) > 0 || !alone && !s.VTEP.IsValid()
+}
 
 // untilOther waits until settings lack something else or nothing; false if ctx ends before.
 func untilOther(ctx context.Context, getenv func(string) string, s Settings) bool {
