@@ -283,7 +283,8 @@ func TestBadSetting(t *testing.T) {
 // the place of what the switch has. When they do, the plugin goes on by itself.
 func TestMisplacedStore(t *testing.T) {
 	needsRoot(t)
-	defer func(was time.Duration) { lookAgain = was }(lookAgain)
+	was := lookAgain
+	t.Cleanup(func() { lookAgain = was }) // after the plugin
 	lookAgain = 20 * time.Millisecond
 	dir := t.TempDir()
 	certificate := filepath.Join(dir, "cert")
