@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,11 +27,9 @@ const usage = `nuage-plugin puts Docker containers into tenant networks.
 usage: nuage-plugin [--host] [--state DIR] | --version
 
 Without --host it runs as Docker's managed plugin (see config.json); with it, as a
-daemon on the host (see dist/nuage-plugin.service). Settings come from the environment:
-NUAGE_BRIDGE NUAGE_DATAPATH NUAGE_VTEP NUAGE_LISTEN NUAGE_JOIN NUAGE_STORE NUAGE_STORE_CA
-NUAGE_STORE_CERT NUAGE_STORE_KEY NUAGE_ENTERPRISE NUAGE_AUTOCREATE NUAGE_SCOPE NUAGE_MTU
-NUAGE_DNS NUAGE_CONNTRACK_LIMIT NUAGE_LOG_LEVEL;
-docs/operation.md explains them.
+daemon on the host (see dist/nuage-plugin.service). Settings come from the environment;
+docs/operation.md explains them:
+  %s
 
 `
 
@@ -38,7 +37,10 @@ func main() {
 	host := flag.Bool("host", false, "run as a daemon on the host")
 	state := flag.String("state", "", "directory of what must outlive restarts (default /var/lib/nuage, or the plugin's own)")
 	show := flag.Bool("version", false, "print the version and exit")
-	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage); flag.PrintDefaults() }
+	flag.Usage = func() {
+		fmt.Fprintf(flag.CommandLine.Output(), usage, strings.Join(settingNames(), "\n  "))
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 	if flag.NArg() > 0 {
 		flag.Usage()

@@ -123,6 +123,15 @@ func readSettings(getenv func(string) string) Settings {
 	return s
 }
 
+// settingNames are all that readSettings reads.
+func settingNames() (names []string) {
+	readSettings(func(name string) string {
+		names = append(names, name)
+		return ""
+	})
+	return names
+}
+
 // Err is nil, or what keeps anything new from being attached, with the remedy.
 func (s Settings) Err() error {
 	if len(s.Problems) == 0 {

@@ -1,6 +1,11 @@
 package main
 
 import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -76,4 +81,50 @@ func TestSettings(t *testing.T) {
 	if s.VTEP.String() != "192.0.2.7" {
 		t.Errorf("VTEP is %s", s.VTEP)
 	}
+}
+
+// What the plugin reads, --help lists, and Docker lets a user set and the documentation explains
+// are the same settings, with the same defaults.
+func TestSettingsAreWhatUsersAreTold(t *testing.T) {
+	names := settingNames()
+	slices.Sort(names)
+	same := func(where string, told []string) {
+		slices.Sort(told)
+		if told = slices.Compact(told); !slices.Equal(told, names) {
+			t.Errorf("%s has %q, the plugin reads %q", where, told, names)
+		}
+	}
+	text, err := os.ReadFile("../config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Env []struct {
+			Name, Description, Value string
+			Settable                 []string
+		}
+	}
+	if err := json.Unmarshal(text, &config); err != nil {
+		t.Fatal(err)
+	}
+	var settable []string
+	defaults := map[string]string{}
+	for _, e := range config.Env {
+		defaults[e.Name] = e.Value
+		if slices.Contains(e.Settable, "value") && e.Description != "" {
+			settable = append(settable, e.Name)
+		}
+	}
+	same("config.json", settable)
+	managed, daemon := readSettings(func(k string) string { return defaults[k] }), readSettings(func(string) string { return "" })
+	if !reflect.DeepEqual(managed, daemon) {
+		t.Errorf("the defaults of config.json are %+v, those of the code %+v", managed, daemon)
+	}
+	text, err = os.ReadFile("../docs/operation.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "| setting |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	same("docs/operation.md", regexp.MustCompile(`NUAGE_[A-Z_]+`).FindAllString(table, -1))
 }

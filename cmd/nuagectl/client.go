@@ -54,7 +54,7 @@ func newClient(socket, server string, wait patience) (*client, error) {
 	}
 	u, err := url.Parse(server)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
-		return nil, fmt.Errorf("--server %q is not a URL such as https://HOST:8443", server)
+		return nil, fmt.Errorf("--server %q is not a URL such as https://HOST:PORT", server)
 	}
 	return &client{&http.Client{Timeout: answerTime}, u.Scheme + "://" + u.Host, server, wait}, nil
 }

@@ -78,7 +78,7 @@ func (c *command) root() *cobra.Command {
 		SilenceUsage:  true,
 	}
 	root.PersistentFlags().StringVar(&c.socket, "socket", "/run/nuage/api.sock", "`PATH` of the plugin's socket on this host")
-	root.PersistentFlags().StringVar(&c.server, "server", "", "`URL` of a controller instead, such as https://HOST:8443")
+	root.PersistentFlags().StringVar(&c.server, "server", "", "`URL` of a proxy to the socket of a plugin, which serves no TCP port itself")
 	root.MarkFlagsMutuallyExclusive("socket", "server")
 	token := c.token()
 	for _, sub := range append(token.Commands(), c.get(), c.status(), c.apply(), c.export(), c.set(), c.delete(), c.explain(), c.version()) {
