@@ -125,16 +125,20 @@ func underlayMTU(vtep netip.Addr) int {
 
 // maxMTU is what the narrowest underlay of all hosts leaves a container; 0 if no host
 // knows its own.
-func (n *node) maxMTU() int {
-	narrowest := underlayMTU(n.vtep())
-	n.store.Feed().View(func(st *tenant.State) {
-		for _, h := range st.Hosts {
-			if h.MTU >= tenant.LeastUnderlayMTU && (narrowest == 0 || h.MTU < narrowest) {
-				narrowest = h.MTU
-			}
+func (n *node) maxMTU() (mtu int) {
+	own := underlayMTU(n.vtep())
+	n.store.Feed().View(func(st *tenant.State) { mtu = max(0, narrowest(st, own)-vxlanOverhead) })
+	return mtu
+}
+
+// narrowest is the least MTU of this host's underlay and those of hosts with a valid record.
+func narrowest(st *tenant.State, own int) int {
+	for _, h := range st.Hosts {
+		if h.MTU != 0 && h.Validate() == nil && (own == 0 || h.MTU < own) {
+			own = h.MTU
 		}
-	})
-	return max(0, narrowest-vxlanOverhead)
+	}
+	return own
 }
 
 // dhcp is what vports are told that ask: their MTU is what the driver would give them now.

@@ -50,7 +50,7 @@ func (n *node) status() vsd.Status {
 }
 
 // notes are the compiler's, and what was refused on this host that it does not see, such as a
-// machine that goes on where it was.
+// machine that goes on where it was; and the hosts whose MTU is of no use.
 func notes(st *tenant.State, host string, compiled map[tenant.Key]string) (all []string) {
 	for key, note := range compiled {
 		all = append(all, fmt.Sprintf("%s %s: %s", key.Kind, key.ID, note))
@@ -61,6 +61,11 @@ func notes(st *tenant.State, host string, compiled map[tenant.Key]string) (all [
 			all = append(all, refusal(v))
 		}
 	})
+	for _, h := range st.Hosts {
+		if err := h.Validate(); err != nil {
+			all = append(all, fmt.Sprintf("%s %s: its record is not heeded for containers' MTU: %v", tenant.KindHost, h.ID, err))
+		}
+	}
 	return all
 }
 

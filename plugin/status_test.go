@@ -19,12 +19,16 @@ func TestNotesHaveAllThatWasRefusedHere(t *testing.T) {
 	} {
 		s.Apply(tenant.Change{Key: tenant.Key{Kind: tenant.KindVport, ID: v.ID}, Value: &v})
 	}
+	for _, h := range []tenant.Host{{Meta: tenant.Meta{ID: "h1"}, MTU: 1500}, {Meta: tenant.Meta{ID: "h2"}}, {Meta: tenant.Meta{ID: "h3"}, MTU: 60}} {
+		s.Apply(tenant.Change{Key: tenant.Key{Kind: tenant.KindHost, ID: h.ID}, Value: &h})
+	}
 	got := notes(s, "h1", map[tenant.Key]string{
 		{Kind: tenant.KindVport, ID: "v3"}:  "vport compiled: not attached: address in use",
 		{Kind: tenant.KindSubnet, ID: "s2"}: "subnet web: its domain is gone",
 	})
 	slices.Sort(got)
 	want := []string{
+		"hosts h3: its record is not heeded for containers' MTU: MTU 60 is not from 626 to 65585",
 		"subnets s2: subnet web: its domain is gone",
 		"vports v2: vport lost: enterprise Nope not found",
 		"vports v3: vport compiled: not attached: address in use",

@@ -10,13 +10,16 @@ import (
 // network from all.
 const LeastUnderlayMTU = 626
 
+// maxUnderlayMTU leaves a container the largest MTU that an interface can have.
+const maxUnderlayMTU = 65535 + 50
+
 // Host is a Docker host and its tunnel endpoint: what rarely changes of it.
 type Host struct {
 	Meta               // ID is the host's name
 	Name    string     `json:"name"`
 	VTEP    netip.Addr `json:"vtep,omitzero"`
 	Version string     `json:"version,omitempty"`
-	// MTU is the underlay's at the VTEP, at least LeastUnderlayMTU; 0 if not known.
+	// MTU is the underlay's at the VTEP, from LeastUnderlayMTU; 0 if not known.
 	MTU int `json:"mtu,omitempty"`
 }
 

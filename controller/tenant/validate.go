@@ -245,8 +245,8 @@ func (h Host) Validate() error {
 	if strings.Contains(h.ID, "/") {
 		return Errorf(ErrInvalid, "the name %q contains a slash", h.ID)
 	}
-	if h.MTU != 0 && h.MTU < LeastUnderlayMTU {
-		return Errorf(ErrInvalid, "MTU %d is below %d", h.MTU, LeastUnderlayMTU)
+	if h.MTU != 0 && (h.MTU < LeastUnderlayMTU || h.MTU > maxUnderlayMTU) {
+		return Errorf(ErrInvalid, "MTU %d is not from %d to %d", h.MTU, LeastUnderlayMTU, maxUnderlayMTU)
 	}
 	return ValidateName(h.ID)
 }

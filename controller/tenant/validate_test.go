@@ -75,7 +75,7 @@ func TestValidateHost(t *testing.T) {
 		ok   bool
 	}{
 		{Host{Meta: Meta{ID: "h1"}}, true}, {Host{Meta: Meta{ID: "h1"}, MTU: 1500}, true}, {Host{Meta: Meta{ID: "h1"}, MTU: 65536}, true},
-		{Host{Meta: Meta{ID: "h1"}, MTU: 60}, false}, {Host{Meta: Meta{ID: "h1"}, MTU: -1}, false}, {Host{Meta: Meta{ID: "a/b"}}, false}, {Host{}, false},
+		{Host{Meta: Meta{ID: "h1"}, MTU: 60}, false}, {Host{Meta: Meta{ID: "h1"}, MTU: -1}, false}, {Host{Meta: Meta{ID: "h1"}, MTU: 65586}, false}, {Host{Meta: Meta{ID: "a/b"}}, false}, {Host{}, false},
 	} {
 		if err := c.host.Validate(); (err == nil) != c.ok {
 			t.Errorf("%+v: %v", c.host, err)
