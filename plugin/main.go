@@ -73,11 +73,12 @@ func main() {
 	}
 }
 
-// lookAgain is how often refused settings are read again.
+// lookAgain is how often settings that may say something else are read again.
 var lookAgain = 5 * time.Second
 
 // keepRunning runs until ctx ends, and begins anew when settings that were refused say something
-// else: a file or an interface that was missing has come.
+// else, since a file or an interface that was missing has come, or the etcd cluster's authority
+// has been renewed.
 func keepRunning(ctx context.Context, getenv func(string) string, places Places, log *logrus.Logger) (err error) {
 	for err == nil && ctx.Err() == nil {
 		settings := readSettings(getenv)
@@ -87,7 +88,7 @@ func keepRunning(ctx context.Context, getenv func(string) string, places Places,
 		}
 		once, end := context.WithCancel(ctx)
 		var watching sync.WaitGroup
-		if settings.lacking() {
+		if settings.mayChange() {
 			watching.Go(func() {
 				if untilOther(once, getenv, settings) {
 					log.Info("the settings say something else now: beginning anew")
@@ -102,13 +103,16 @@ func keepRunning(ctx context.Context, getenv func(string) string, places Places,
 	return err
 }
 
-// lacking is whether something is refused that may come, or a host with others has no VTEP yet.
-func (s Settings) lacking() bool {
+// mayChange is whether something is refused that may come, or a host with others has no VTEP yet,
+// or there are files that are renewed.
+func (s Settings) mayChange() bool {
 	alone := s.Listen == "" && s.Join == "" && len(s.Store) == 0
-	return len(s.Problems) > 0 || !alone && !s.VTEP.IsValid()
+	return len(s.Problems) > 0 || !alone && !s.VTEP.IsValid() || s.StoreTLS != nil
 }
 
-// untilOther waits until settings lack something else or nothing; false if ctx ends before.
+// untilOther waits until settings lack something else or nothing, or have another authority;
+// false if ctx ends before. What is refused now and was not, such as a file that is being
+// renewed, is no reason to give up what works.
 func untilOther(ctx context.Context, getenv func(string) string, s Settings) bool {
 	for {
 		select {
@@ -116,7 +120,11 @@ func untilOther(ctx context.Context, getenv func(string) string, s Settings) boo
 			return false
 		case <-time.After(lookAgain):
 		}
-		if now := readSettings(getenv); text(now.Err()) != text(s.Err()) || now.VTEP.IsValid() && !s.VTEP.IsValid() {
+		now := readSettings(getenv)
+		switch refused, was := now.Err(), s.Err(); {
+		case was == nil && refused != nil:
+		case text(refused) != text(was), now.VTEP.IsValid() && !s.VTEP.IsValid(),
+			s.StoreTLS != nil && now.StoreTLS != nil && !now.StoreTLS.RootCAs.Equal(s.StoreTLS.RootCAs):
 			return true
 		}
 	}

@@ -205,7 +205,7 @@ func hostPort(v string) error {
 }
 
 // storeTLS is the client side of mutual TLS to the etcd cluster. The certificate is read for
-// each connection, so that it can be renewed.
+// each connection, so that it can be renewed; the authority is the one of now.
 func storeTLS(ca, cert, key string) (*tls.Config, error) {
 	if ca == "" && cert == "" && key == "" {
 		return nil, nil

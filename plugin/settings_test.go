@@ -1,13 +1,23 @@
 package main
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"math/big"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestSettings(t *testing.T) {
@@ -127,4 +137,65 @@ func TestSettingsAreWhatUsersAreTold(t *testing.T) {
 	_, table, _ := strings.Cut(string(text), "| setting |")
 	table, _, _ = strings.Cut(table, "\n\n")
 	same("docs/operation.md", regexp.MustCompile(`NUAGE_[A-Z_]+`).FindAllString(table, -1))
+}
+
+// writeCertificate writes a new certificate and its key.
+func writeCertificate(t *testing.T, certificate string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{}, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(certificate, append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: private})...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An authority that is renewed in place is used without a restart; files that are half written
+// meanwhile, or gone, take the store from nobody.
+func TestRenewedAuthority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "all")
+		writeCertificate(t, file)
+		getenv := func(name string) string {
+			return map[string]string{"NUAGE_STORE": "https://a:2379", "NUAGE_STORE_CA": file, "NUAGE_STORE_CERT": file, "NUAGE_STORE_KEY": file}[name]
+		}
+		s := readSettings(getenv)
+		if err := s.Err(); err != nil || !s.mayChange() {
+			t.Fatalf("%v, watched: %v", err, s.mayChange())
+		}
+		other := func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*lookAgain)
+			defer cancel()
+			return untilOther(ctx, getenv, s)
+		}
+		if other() {
+			t.Error("begins anew although nothing is other")
+		}
+		if err := os.Truncate(file, 100); err != nil {
+			t.Fatal(err)
+		}
+		if other() {
+			t.Error("begins anew with half a file")
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		if other() {
+			t.Error("begins anew without a file")
+		}
+		writeCertificate(t, file)
+		if start := time.Now(); !other() || time.Since(start) > lookAgain {
+			t.Error("does not begin anew with another authority")
+		}
+	})
 }
