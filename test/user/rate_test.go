@@ -24,13 +24,22 @@ func TestRateLimits(t *testing.T) {
 		}
 		h.Programmed()
 	}
+	// No measurement is above the limit; one of three is near it, since the sender and the switch
+	// share the machine's processors with whatever else runs.
 	measure := func(what string, from, to *host.Prober, want float64) {
 		t.Helper()
-		tcp := h.Iperf(from.Name, to.Name, 4*time.Second) / want
-		udp := h.Iperf(from.Name, to.Name, 4*time.Second, "-u", "-b", fmt.Sprint(int(2*want))) / want
-		t.Logf("%s %.0f Mbit/s: TCP %.0f %%, UDP %.0f %%", what, want/1e6, 100*tcp, 100*udp)
-		if tcp < 0.85 || tcp > 1.15 || udp < 0.9 || udp > 1.1 {
-			t.Errorf("%s %.0f Mbit/s: want TCP from 85 %% and UDP from 90 to 110 %%", what, want/1e6)
+		for try := 1; ; try++ {
+			tcp := h.Iperf(from.Name, to.Name, 4*time.Second) / want
+			udp := h.Iperf(from.Name, to.Name, 4*time.Second, "-u", "-b", fmt.Sprint(int(2*want))) / want
+			t.Logf("%s %.0f Mbit/s: TCP %.0f %%, UDP %.0f %%", what, want/1e6, 100*tcp, 100*udp)
+			above, near := tcp > 1.15 || udp > 1.1, tcp >= 0.85 && udp >= 0.9
+			if near && !above {
+				return
+			}
+			if above || try == 3 {
+				t.Errorf("%s %.0f Mbit/s: want TCP from 85 to 115 %% and UDP from 90 to 110 %%", what, want/1e6)
+				return
+			}
 		}
 	}
 	talk, err := a.Talk(b.IP + ":80")
