@@ -7,8 +7,9 @@
 #   NUAGE_LAB    folder of all fleets' state        (default /var/tmp/nuage-lab)
 #   NUAGE_FLEET  name of the fleet, [a-z0-9], <= 16 (default fleet)
 #
-# FLEET/sw.pid is the process that holds the switch's network namespace; FLEET/hN is a
-# host's state: pid, docker/, etc-docker/, etc-openvswitch/, var-nuage/, log/.
+# FLEET/sw.pid is the process that holds the switch's network namespace, and sw.up is there
+# once the switch is; FLEET/hN is a host's state: pid, docker/, etc-docker/,
+# etc-openvswitch/, var-nuage/, log/.
 set -euo pipefail
 
 FLEET_BIN=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -92,27 +93,27 @@ in_switch() {
     nsenter -t "$pid" -n -- "$@"
 }
 
-# apart PID: a process has a network namespace of its own, which it has not from its first
-# moment; nor can its link be read in all of them.
-apart() {
-    local its
-    its=$(readlink "/proc/$1/ns/net") && [[ -n $its && $its != $(readlink /proc/self/ns/net) ]] && started "$1"
-}
-
 switch_start() {
     if recall "$FLEET/sw.pid" >/dev/null; then
-        in_switch ip link show nuage-sw >/dev/null 2>&1 && return
+        [[ -e $FLEET/sw.up ]] && return
         kill_recalled "$FLEET/sw.pid" # whoever made it did not come to an end
     fi
     mkdir -p "$FLEET"
-    setsid unshare --net sleep infinity </dev/null >/dev/null 2>&1 9>&- &
+    rm -f "$FLEET/sw.up"
+    # The namespace's own process makes the switch: looked at from outside, a namespace may
+    # still be the machine's.
+    # shellcheck disable=SC2016 # that shell expands it
+    setsid unshare --net bash -ec '
+        ip link set lo up
+        ip link add nuage-sw type bridge
+        ip addr add 10.200.0.254/24 dev nuage-sw
+        ip link set nuage-sw up
+        touch "$1"
+        exec sleep infinity' - "$FLEET/sw.up" </dev/null >"$FLEET/sw.log" 2>&1 9>&- &
     local pid=$!
-    until_true 5 apart "$pid" || die "cannot make a network namespace"
     remember "$pid" "$FLEET/sw.pid"
-    in_switch ip link set lo up
-    in_switch ip link add nuage-sw type bridge
-    in_switch ip addr add 10.200.0.254/24 dev nuage-sw
-    in_switch ip link set nuage-sw up
+    until_true 20 eval "[[ -e \$FLEET/sw.up ]] || ! started $pid" || true
+    [[ -e $FLEET/sw.up ]] || die "cannot make the switch: $(<"$FLEET/sw.log")"
 }
 
 # host_plug HOST: the cable from the switch's port nuage-pHOST to the host's nuage-uplink.
