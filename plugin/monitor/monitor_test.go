@@ -39,9 +39,9 @@ func TestFollowsEvents(t *testing.T) {
 // it ended.
 func TestLostStream(t *testing.T) {
 	d, h := newDocker(t), newHands(t)
-	watch(t, d, h, time.Hour)
 	d.start("a", true, ours)
-	eventually(t, "a stream", func() bool { d.mu.Lock(); defer d.mu.Unlock(); return len(d.streams) == 1 })
+	watch(t, d, h, time.Hour)
+	h.becomes("a@1") // the list is over, so b comes by the stream
 	d.start("b", false, ours)
 	eventually(t, "b", func() bool { return h.called("attach b") > 0 })
 	last := d.now
