@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -36,12 +37,19 @@ func (b *Bridge) keepTunnel(ctx context.Context) error {
 	}
 	spec := PortSpec{Name: TunnelPort, Type: "vxlan", Options: map[string]string{
 		"remote_ip": "flow", "key": "flow", "dst_port": vxlanPort, "local_ip": b.conf.VTEP.String()}}
+	var asked time.Time
 	for ctx.Err() == nil {
 		b.mu.Lock()
 		moved := b.moved
 		b.mu.Unlock()
+		var err error
+		// A port that is refused is asked for anew, which ovs-vswitchd goes over all ports for.
+		if p := b.look().ports[TunnelPort]; p.Error == "" || time.Since(asked) >= tunnelEvery {
+			asked = time.Now()
+			_, err = b.EnsurePort(ctx, spec)
+		}
 		problem := ""
-		if _, err := b.EnsurePort(ctx, spec); err != nil {
+		if err != nil {
 			problem = err.Error()
 		} else {
 			link, err := b.conf.LinkOf(b.conf.VTEP)
@@ -75,7 +83,11 @@ func tunnelProblem(v view, vtep netip.Addr, link string, err error) string {
 	case v.bridge == nil || !there:
 		return ""
 	case port.Error != "":
-		return fmt.Sprintf("tunnel: port %s: ovs-vswitchd cannot use it: %s", TunnelPort, port.Error)
+		problem := fmt.Sprintf("tunnel: port %s: ovs-vswitchd cannot use it: %s", TunnelPort, port.Error)
+		if strings.Contains(port.Error, "already in use") {
+			problem += ": UDP port " + vxlanPort + " is another's on this host, such as Docker's overlay networks, which take another port after `docker swarm init --data-path-port 7789`"
+		}
+		return problem
 	case err != nil:
 		return fmt.Sprintf("tunnel: the links of this host cannot be listed: %v", err)
 	case link == "":

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"nuage/ovs/ovstest"
 )
@@ -46,6 +47,25 @@ func TestTunnelPortIsKept(t *testing.T) {
 	})
 }
 
+// A tunnel that ovs-vswitchd refuses, since the kernel gave its UDP port to Docker's overlay, is
+// no reason to ask for it twice a second: each time ovs-vswitchd goes over all ports.
+func TestRefusedTunnelIsLeftAlone(t *testing.T) {
+	o := ovstest.Start(t)
+	b := start(t, o, withVTEP("alubr0"))
+	soon(t, "the tunnel port", func() bool { return b.Ports()[TunnelPort].Confirmed })
+	o.StopVswitchd() // which would find nothing to refuse here
+	o.Vsctl("--no-wait", "set", "interface", TunnelPort, "ofport=-1", "error=\"Address already in use\"")
+	soon(t, "the refusal", func() bool { return strings.Contains(b.Status().Tunnel.Problem, "Address already in use") })
+	asked := func() string { return o.Vsctl("--no-wait", "get", "open", ".", "next_cfg") }
+	before := asked()
+	time.Sleep(6 * tunnelPause)
+	if after := asked(); after != before {
+		t.Errorf("ovs-vswitchd was asked to look again: next_cfg went from %s to %s, and nothing had changed", before, after)
+	}
+	o.StartVswitchd()
+	soon(t, "the tunnel", func() bool { return b.Status().Tunnel.Problem == "" && b.Ports()[TunnelPort].Confirmed })
+}
+
 func TestNoVTEPNoTunnel(t *testing.T) {
 	o := ovstest.Start(t)
 	b := start(t, o)
@@ -80,6 +100,7 @@ func TestTunnelProblem(t *testing.T) {
 		"no such address":                {v: with(System, nil, Port{}), want: "192.0.2.1 is no address of this host: set NUAGE_VTEP"},
 		"links not listed":               {v: with(Netdev, nil, Port{}), err: errors.New("netlink"), want: "cannot be listed: netlink"},
 		"port refused":                   {v: with(System, nil, Port{Error: "File exists"}), link: "eth0", want: "ovs-vswitchd cannot use it: File exists"},
+		"swarm was first":                {v: with(System, nil, Port{Error: "could not add network device nuage-vxlan to ofproto (Address already in use)"}), link: "eth0", want: "docker swarm init --data-path-port"},
 		"no port yet, so nothing to say": {v: good(Netdev), link: "eth0"},
 	} {
 		got := tunnelProblem(c.v, vtep, c.link, c.err)
