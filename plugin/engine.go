@@ -43,26 +43,47 @@ type engine struct {
 	version string
 }
 
-// run looks until ctx ends. Docker may come and go.
+// run looks until ctx ends. Docker may come and go, and be another version then: a client
+// agrees on the API's version once, so that each attempt after a failure has one of its own.
 func (e *engine) run(ctx context.Context) error {
+	happened := make(chan struct{}, 1)
+	go e.listen(ctx, happened)
+	for ctx.Err() == nil {
+		api, err := e.client()
+		if err != nil {
+			return err
+		}
+		e.follow(ctx, api, happened)
+		api.Close()
+		select {
+		case <-ctx.Done():
+		case <-time.After(engineRetry):
+		case <-happened:
+			time.Sleep(engineSettle)
+		}
+	}
+	return nil
+}
+
+func (e *engine) client() (*client.Client, error) {
 	api, err := client.NewClientWithOpts(client.WithHost("unix://"+e.socket), client.WithAPIVersionNegotiation())
 	if err != nil {
-		return fmt.Errorf("docker client: %w", err)
+		return nil, fmt.Errorf("docker client: %w", err)
 	}
-	defer api.Close()
-	happened := make(chan struct{}, 1)
-	go e.listen(ctx, api, happened)
+	return api, nil
+}
+
+// follow looks until a look fails, or ctx ends.
+func (e *engine) follow(ctx context.Context, api *client.Client, happened <-chan struct{}) {
 	for {
 		err := e.look(ctx, api)
-		e.note(err)
-		wait := enginePoll
-		if err != nil {
-			wait = engineRetry
+		if e.note(err); err != nil {
+			return
 		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(wait):
+			return
+		case <-time.After(enginePoll):
 		case <-happened:
 			time.Sleep(engineSettle)
 		}
@@ -110,24 +131,27 @@ func name(names []string) string {
 }
 
 // listen turns Docker's events into "look again". What it misses, the next poll sees.
-func (e *engine) listen(ctx context.Context, api *client.Client, happened chan<- struct{}) {
+func (e *engine) listen(ctx context.Context, happened chan<- struct{}) {
 	about := filters.NewArgs(
 		filters.Arg("type", string(events.NetworkEventType)),
 		filters.Arg("type", string(events.ContainerEventType)),
 		filters.Arg("event", "create"), filters.Arg("event", "connect"), filters.Arg("event", "disconnect"), filters.Arg("event", "start"),
 		filters.Arg("event", "destroy"), filters.Arg("event", "rename"))
 	for ctx.Err() == nil {
-		stream, errs := api.Events(ctx, events.ListOptions{Filters: about})
-		for open := true; open; {
-			select {
-			case <-stream:
+		if api, err := e.client(); err == nil { // else run says so
+			stream, errs := api.Events(ctx, events.ListOptions{Filters: about})
+			for open := true; open; {
 				select {
-				case happened <- struct{}{}:
-				default:
+				case <-stream:
+					select {
+					case happened <- struct{}{}:
+					default:
+					}
+				case <-errs:
+					open = false
 				}
-			case <-errs:
-				open = false
 			}
+			api.Close()
 		}
 		select {
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 )
 
 // Docker is looked at soon after it has come back, not when the next minute is over: until
-// then status says that it does not answer.
+// then status says that it does not answer. It may have come back as a version that does not
+// speak the API of the one before.
 func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "docker.sock")
 	log := logrus.New()
@@ -49,10 +51,19 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var version atomic.Value
+	version.Store("1.41")
+	stream := make(chan struct{}, 1) // ends a stream of events
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := strings.TrimPrefix(r.URL.Path, "/v1.41"); path {
+		speaks := version.Load().(string)
+		path, agreed := strings.CutPrefix(r.URL.Path, "/v"+speaks)
+		if path != "/_ping" && !agreed {
+			http.Error(w, `{"message":"client version is too old"}`, http.StatusBadRequest)
+			return
+		}
+		switch path {
 		case "/_ping":
-			w.Header().Set("Api-Version", "1.41")
+			w.Header().Set("Api-Version", speaks)
 		case "/networks":
 			if r.URL.RawQuery != "" {
 				t.Errorf("only some networks are asked for: %s", r.URL)
@@ -62,7 +73,11 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 			_, _ = w.Write([]byte(`[]`))
 		case "/events": // none, and none later, as when what happened was before
 			w.(http.Flusher).Flush()
-			<-r.Context().Done()
+			select {
+			case <-stream:
+				_, _ = w.Write([]byte(`{"Type":"network","Action":"create","Actor":{"ID":"n1"}}`))
+			case <-r.Context().Done():
+			}
 		default:
 			t.Errorf("asked for %s", r.URL)
 		}
@@ -74,12 +89,20 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("not seen 10 s after Docker is back")
 	}
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if version, err := e.status(); err == nil && version == "1.41" {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatal("it is still said not to answer")
+	answers := func(want string) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			version, err := e.status()
+			if err == nil && version == want {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("status: %q, %v; want %s", version, err, want)
+			}
 		}
 	}
+	answers("1.41")
+	version.Store("1.47")
+	stream <- struct{}{}
+	answers("1.47")
 }

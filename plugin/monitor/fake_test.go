@@ -30,6 +30,7 @@ type docker struct {
 	sinces     []string // of the streams
 	streams    []chan string
 	broken     bool // lists fail
+	version    string
 	now        int64
 }
 
@@ -42,7 +43,7 @@ type box struct {
 }
 
 func newDocker(t *testing.T) *docker {
-	d := &docker{t: t, socket: filepath.Join(t.TempDir(), "docker.sock"), containers: map[string]*box{}, now: 1_700_000_000_000_000_000}
+	d := &docker{t: t, socket: filepath.Join(t.TempDir(), "docker.sock"), containers: map[string]*box{}, version: "1.41", now: 1_700_000_000_000_000_000}
 	d.listen()
 	return d
 }
@@ -58,13 +59,15 @@ func (d *docker) listen() {
 }
 
 func (d *docker) serve(w http.ResponseWriter, r *http.Request) {
-	path := r.URL.Path
-	if rest, ok := strings.CutPrefix(path, "/v1.41"); ok {
-		path = rest
-	}
+	d.mu.Lock()
+	version := d.version
+	d.mu.Unlock()
+	path, agreed := strings.CutPrefix(r.URL.Path, "/v"+version)
 	switch {
 	case path == "/_ping":
-		w.Header().Set("Api-Version", "1.41")
+		w.Header().Set("Api-Version", version)
+	case !agreed:
+		http.Error(w, `{"message":"client version is too old or too new: supported is `+version+`"}`, http.StatusBadRequest)
 	case path == "/events":
 		d.events(w, r)
 	case path == "/containers/json":

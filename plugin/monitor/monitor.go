@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -56,7 +57,7 @@ const (
 // Monitor watches one Docker.
 type Monitor struct {
 	Config
-	api   *client.Client
+	api   atomic.Pointer[client.Client]
 	since string // the time of the last event, as Docker wants it
 	lost  string // why Docker was not followed, as logged
 
@@ -77,15 +78,16 @@ func New(c Config) *Monitor {
 // Run follows Docker until ctx ends, and returns when what it was doing then is done or
 // undone. Docker may come and go.
 func (m *Monitor) Run(ctx context.Context) error {
-	api, err := client.NewClientWithOpts(client.WithHost("unix://"+m.Socket), client.WithAPIVersionNegotiation())
-	if err != nil {
-		return fmt.Errorf("docker client: %w", err)
-	}
-	defer api.Close()
 	defer m.work.Wait()
-	m.api = api
 	for ctx.Err() == nil {
-		err := m.follow(ctx)
+		// A client agrees on the API's version once, and this may be another Docker now.
+		api, err := client.NewClientWithOpts(client.WithHost("unix://"+m.Socket), client.WithAPIVersionNegotiation())
+		if err != nil {
+			return fmt.Errorf("docker client: %w", err)
+		}
+		m.api.Store(api)
+		err = m.follow(ctx, api)
+		api.Close() // of its idle connections: who still uses it, may
 		if ctx.Err() != nil {
 			break
 		}
@@ -103,14 +105,14 @@ func (m *Monitor) Run(ctx context.Context) error {
 
 // follow listens from where it left off and looks at all containers, until the stream ends.
 // The stream is open before the list: what happens in between is in one of them.
-func (m *Monitor) follow(ctx context.Context) error {
+func (m *Monitor) follow(ctx context.Context, api *client.Client) error {
 	listening, cancel := context.WithCancel(ctx)
 	defer cancel()
 	about := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)))
 	for _, action := range []events.Action{events.ActionStart, events.ActionDie, events.ActionRename, events.ActionDestroy} {
 		about.Add("event", string(action))
 	}
-	stream, errs := m.api.Events(listening, events.ListOptions{Since: m.since, Filters: about})
+	stream, errs := api.Events(listening, events.ListOptions{Since: m.since, Filters: about})
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
@@ -129,7 +131,7 @@ func (m *Monitor) follow(ctx context.Context) error {
 			return fmt.Errorf("docker events: %w", err)
 		case <-look.C:
 			look.Reset(m.Every)
-			if err := m.list(ctx); err != nil {
+			if err := m.list(ctx, api); err != nil {
 				return err
 			}
 			if m.lost != "" {
@@ -141,10 +143,10 @@ func (m *Monitor) follow(ctx context.Context) error {
 }
 
 // list has all containers looked at that may have to be attached or detached.
-func (m *Monitor) list(ctx context.Context) error {
+func (m *Monitor) list(ctx context.Context, api *client.Client) error {
 	limited, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
-	running, err := m.api.ContainerList(limited, container.ListOptions{})
+	running, err := api.ContainerList(limited, container.ListOptions{})
 	if err != nil {
 		return fmt.Errorf("docker's list of containers: %w", err)
 	}

@@ -55,6 +55,18 @@ func TestLostStream(t *testing.T) {
 	}
 }
 
+// Docker was replaced by a version that does not speak the API of the one before.
+func TestAnotherDocker(t *testing.T) {
+	d, h := newDocker(t), newHands(t)
+	d.start("a", true, ours)
+	watch(t, d, h, time.Hour)
+	h.becomes("a@1")
+	d.change(func() { d.version = "1.47" })
+	d.cut()
+	d.start("b", true, ours)
+	h.becomes("a@1, b@2")
+}
+
 // A list that failed says nothing about who is gone.
 func TestFailedListDetachesNothing(t *testing.T) {
 	d, h := newDocker(t), newHands(t)

@@ -128,7 +128,7 @@ func (m *Monitor) look(ctx context.Context, id string, t *task) error {
 func (m *Monitor) inspect(ctx context.Context, id string) (*driver.Direct, map[string]string, error) {
 	limited, cancel := context.WithTimeout(ctx, listTime)
 	defer cancel()
-	c, err := m.api.ContainerInspect(limited, id)
+	c, err := m.api.Load().ContainerInspect(limited, id)
 	if errdefs.IsNotFound(err) {
 		return nil, nil, nil
 	}
