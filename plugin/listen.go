@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -64,6 +65,9 @@ func (p Places) netns(key string) string {
 	return key
 }
 
+// errAnswered is a socket that is another process's.
+var errAnswered = errors.New("another nuage already answers there; stop it first (docker plugin ls; systemctl status nuage-plugin)")
+
 // listen opens a unix socket that only root may use. A socket file that nobody answers
 // on is left from an earlier life and is replaced; one that somebody answers on is not.
 func listen(path string) (net.Listener, error) {
@@ -72,7 +76,7 @@ func listen(path string) (net.Listener, error) {
 	}
 	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		c.Close()
-		return nil, fmt.Errorf("socket %s: another nuage already answers there; stop it first (docker plugin ls; systemctl status nuage-plugin)", path)
+		return nil, fmt.Errorf("socket %s: %w", path, errAnswered)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
@@ -87,6 +91,32 @@ func listen(path string) (net.Listener, error) {
 	// Closing must not unlink: after an upgrade the path belongs to the next process.
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	return l, nil
+}
+
+// listenAlone listens on the API's socket, which one process of a host has, and waits while that is
+// another: what the one has attached is nobody's to the other, who would take it off the switch.
+// It is nil at ctx's end, and where there can be no such socket.
+func listenAlone(ctx context.Context, path string, g *gate, log *logrus.Logger) net.Listener {
+	for told := false; ctx.Err() == nil; {
+		l, err := listen(path)
+		if err == nil {
+			return l
+		}
+		if !errors.Is(err, errAnswered) {
+			log.WithError(err).Error("nuagectl will not work")
+			return nil
+		}
+		g.closedBecause(err)
+		if !told {
+			told = true
+			log.WithError(err).Error("waiting until it has ended, for a host has one nuage")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(again):
+		}
+	}
+	return nil
 }
 
 // serve answers on l until it is closed.

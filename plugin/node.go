@@ -32,6 +32,8 @@ const (
 	reconcileEvery = time.Minute
 	// stopWithin leaves the rest of the 10 s that dockerd gives a plugin to end.
 	stopWithin = 4 * time.Second
+	// again is when what another process holds is tried again.
+	again = time.Second
 )
 
 // node is all of nuage on one host, wired:
@@ -66,24 +68,22 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 	gate := newGate()
 	w := newWire(log)
 	register(w, gate, settings)
-	var servers []*http.Server
-	for i, path := range places.Sockets {
+	l, err := listen(places.Sockets[0])
+	if err != nil {
+		return err
+	}
+	servers := []*http.Server{serve(l, w, log)}
+	front := newFront(gate, settings, log)
+	if l := listenAlone(ctx, places.api(), gate, log); l != nil {
+		servers = append(servers, serve(l, front, log))
+	}
+	for _, path := range places.Sockets[1:] {
 		l, err := listen(path)
-		if err != nil && i == 0 {
-			return err
-		} else if err != nil {
+		if err != nil {
 			log.WithError(err).Error("the bare driver name nuage does not work; the plugin's own does")
 			continue
 		}
 		servers = append(servers, serve(l, w, log))
-	}
-
-	front := newFront(gate, settings, log)
-	l, err := listen(places.api())
-	if err != nil {
-		log.WithError(err).Error("nuagectl will not work")
-	} else {
-		servers = append(servers, serve(l, front, log))
 	}
 	n, err := newNode(ctx, settings, places, log, gate)
 	if err != nil {
@@ -125,6 +125,9 @@ func run(ctx context.Context, settings Settings, places Places, log *logrus.Logg
 // process that still ends holds its lock), and wires the parts.
 func newNode(ctx context.Context, settings Settings, places Places, log *logrus.Logger, gate *gate) (*node, error) {
 	n := &node{settings: settings, places: places, log: log, started: time.Now()}
+	if err := ctx.Err(); err != nil { // while another nuage had this host
+		return nil, err
+	}
 	for {
 		err := n.openState()
 		if err == nil {
@@ -135,7 +138,7 @@ func newNode(ctx context.Context, settings Settings, places Places, log *logrus.
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("stopped before the state directory could be used: %w", err)
-		case <-time.After(time.Second):
+		case <-time.After(again):
 		}
 	}
 	conf := store.Config{Dir: filepath.Join(places.State, "etcd"), Endpoints: settings.Store, Compact: len(settings.Store) > 0, TLS: settings.StoreTLS, Host: n.host,
