@@ -336,6 +336,18 @@ func TestRefusedJoin(t *testing.T) {
 	if a := p.ask("IpamDriver.GetCapabilities", nil); a["RequiresMACAddress"] != true || time.Since(began) > 3*time.Second {
 		t.Errorf("%v after %s", a, time.Since(began))
 	}
+	// An engine that boots gives back all that its containers had.
+	for i := range 4 {
+		if a := p.ask("NetworkDriver.DeleteEndpoint", []byte(`{"EndpointID":"`+id+`"}`)); !strings.Contains(fmt.Sprint(a["Err"]), "join") {
+			t.Errorf("DeleteEndpoint: %v", a)
+		}
+		if i == 0 {
+			began = time.Now()
+		}
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("three more calls took %s", took)
+	}
 	client := http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", filepath.Join(dir, "run/nuage/api.sock"))
 	}}}

@@ -11,17 +11,26 @@ import (
 	"nuage/ipam"
 )
 
+// startPatience is how long verbs wait for a node that starts. Later they are told at once: an
+// engine that boots sends three of them for each container that it had.
+const startPatience = 5 * time.Second
+
 // gate keeps verbs waiting while the node starts, which takes milliseconds, or tells them
 // why it does not.
 type gate struct {
 	opened chan struct{}
+	late   chan struct{} // closed when nobody is to wait any more
 	node   *node
 
 	mu  sync.Mutex
 	why error
 }
 
-func newGate() *gate { return &gate{opened: make(chan struct{})} }
+func newGate() *gate {
+	g := &gate{opened: make(chan struct{}), late: make(chan struct{})}
+	time.AfterFunc(startPatience, func() { close(g.late) })
+	return g
+}
 
 func (g *gate) open(n *node) {
 	g.node = n
@@ -37,10 +46,15 @@ func (g *gate) closedBecause(err error) {
 func (g *gate) pass(ctx context.Context) (*node, error) {
 	select {
 	case <-g.opened:
-		return g.node, nil
+	case <-g.late:
 	case <-ctx.Done():
 	}
-	return nil, g.reason()
+	select {
+	case <-g.opened: // of several that are ready, select takes any
+		return g.node, nil
+	default:
+		return nil, g.reason()
+	}
 }
 
 // reason is why the gate is closed.
