@@ -127,11 +127,15 @@ func address(s string) (netip.Addr, error) {
 	return addr, nil
 }
 
-// checkDockerID accepts what Docker makes, and what is safe in names of links and keys.
+// checkDockerID accepts what Docker makes, and what is safe in names of links and keys: only
+// swarm's networks have letters that hexadecimal numbers have not.
 func checkDockerID(noun, id string) error {
-	ok := len(id) >= 12 && len(id) <= 64
+	ok, last := len(id) >= 12 && len(id) <= 64, byte('f')
+	if noun == "network" {
+		last = 'z'
+	}
 	for _, c := range []byte(id) {
-		ok = ok && ('0' <= c && c <= '9' || 'a' <= c && c <= 'z')
+		ok = ok && ('0' <= c && c <= '9' || 'a' <= c && c <= last)
 	}
 	if !ok {
 		return tenant.Errorf(tenant.ErrInvalid, "%s %.80q: not an ID of Docker", noun, id)

@@ -70,7 +70,7 @@ func TestUnknownIDs(t *testing.T) {
 	if _, err := r.CreateEndpoint(bg, epRequest(9, 9, "172.18.0.2/16")); !errors.Is(err, tenant.ErrNotFound) {
 		t.Errorf("CreateEndpoint: %v", err)
 	}
-	for _, bad := range []string{"", "short", "../../../../../../etc", strings.Repeat("A", 64), strings.Repeat("a", 65)} {
+	for _, bad := range []string{"", "short", "../../../../../../etc", strings.Repeat("A", 64), strings.Repeat("a", 65), strings.Repeat("g", 64)} {
 		if _, err := r.CreateEndpoint(bg, &CreateEndpointRequest{NetworkID: netID(9), EndpointID: bad}); !errors.Is(err, tenant.ErrInvalid) {
 			t.Errorf("endpoint ID %q: %v", bad, err)
 		}
