@@ -242,6 +242,11 @@ func (r *review) putSubnet(key string, value []byte) error {
 	if err != nil {
 		return err
 	}
+	if have, err := r.get(key); err != nil {
+		return err
+	} else if have != nil {
+		return r.finishSubnet(n, have.Value)
+	}
 	if err := r.create(key, subnetEntry(n)); err != nil {
 		return err
 	}
@@ -297,6 +302,27 @@ func (r *review) remove(key string) error {
 	return deny("it is not this host's")
 }
 
+// finishSubnet judges what is settled late of a subnet that was made for a Docker network: that
+// it is to outlive the network and, while nothing uses it, its gateway, which any host could
+// come to as well by releasing and making the subnet.
+func (r *review) finishSubnet(n *tenant.Subnet, value []byte) error {
+	old, err := read[tenant.Subnet](value)
+	if err != nil {
+		return err
+	}
+	can := *old
+	can.Gateway, can.Updated, can.DockerOwned = n.Gateway, n.Updated, n.DockerOwned
+	if !old.DockerOwned || can != *n {
+		return deny("only the host that serves changes it")
+	}
+	if n.Gateway == old.Gateway {
+		return nil
+	}
+	r.guards[guardKey(n.DomainID)] = true
+	r.empties[leasePrefix(n.DomainID, n.ID)] = true
+	return r.unused(n)
+}
+
 // removeSubnet judges the release of a subnet that was made for a Docker network.
 func (r *review) removeSubnet(key string) error {
 	have, err := r.get(key)
@@ -322,6 +348,11 @@ func (r *review) removeSubnet(key string) error {
 	}
 	r.conditions = append(r.conditions, nothingIn(usesPrefix(n.ID)))
 	r.empties[leasePrefix(n.DomainID, n.ID)] = true
+	return r.unused(n)
+}
+
+// unused: no vport and no network is in the subnet, nor comes to be.
+func (r *review) unused(n *tenant.Subnet) error {
 	for _, prefix := range []string{domainPrefix(n.DomainID) + "vports/", root + "networks/"} {
 		users, revision, err := r.read(prefix, clientv3.GetPrefixRangeEnd(prefix))
 		if err != nil {
