@@ -132,3 +132,21 @@ func TestNumbers(t *testing.T) {
 		t.Error("a number although none is free")
 	}
 }
+
+// Whatever ovs-vswitchd says of a port that it does not use, there is a reason to tell.
+func TestPortThatCannotBeUsed(t *testing.T) {
+	for name, c := range map[string]struct {
+		row   interfaceRow
+		error bool
+	}{
+		"not looked at yet":        {interfaceRow{OFPortRequest: 1024}, false},
+		"in use":                   {interfaceRow{OFPortRequest: 1024, OFPort: 1024, IfIndex: "7", MACInUse: "02:00:00:00:00:01"}, false},
+		"refused, with a reason":   {interfaceRow{OFPortRequest: 1024, OFPort: -1, Error: "No such device"}, true},
+		"refused without a reason": {interfaceRow{OFPortRequest: 1024, OFPort: -1}, true},
+		"its link gone":            {interfaceRow{OFPortRequest: 1024, OFPort: 1024, IfIndex: "0"}, true},
+	} {
+		if p := c.row.toPort(); (p.Error != "") != c.error || p.OFPort != 1024 || p.Confirmed && c.error {
+			t.Errorf("%s: %+v", name, p)
+		}
+	}
+}

@@ -106,3 +106,36 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 	stream <- struct{}{}
 	answers("1.47")
 }
+
+// A list that Docker does not give is no empty list: by that, what runs would be collected.
+func TestHalfOfDockersListsIsNone(t *testing.T) {
+	for _, broken := range []string{"/networks", "/containers/json"} {
+		t.Run(broken, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "docker.sock")
+			l, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Api-Version", "1.41")
+				switch path := strings.TrimPrefix(r.URL.Path, "/v1.41"); {
+				case path == broken:
+					http.Error(w, `{"message":"the daemon is busy"}`, http.StatusInternalServerError)
+				case path != "/_ping":
+					_, _ = w.Write([]byte(`[]`))
+				}
+			})}
+			go func() { _ = s.Serve(l) }()
+			defer s.Close()
+			e := &engine{socket: socket, log: logrus.New(), seen: func(context.Context, map[string]string, []Attached) { t.Error("seen") }}
+			api, err := e.client()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer api.Close()
+			if err := e.look(t.Context(), api); err == nil || !strings.Contains(err.Error(), "the daemon is busy") {
+				t.Errorf("look: %v", err)
+			}
+		})
+	}
+}
