@@ -302,7 +302,8 @@ func (s *Store) restart(parts []*part, revision int64, changes []tenant.Change) 
 		p.at = 0
 	}
 	s.mu.Unlock()
-	s.publish(revision, changes, parts...)
+	s.feed.Restart(revision, changes...)
+	s.reached(revision, parts...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range parts {

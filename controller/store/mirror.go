@@ -108,6 +108,11 @@ func (s *Store) list(ctx context.Context, client *clientv3.Client, parts ...*par
 // publish puts changes of parts into the feed, which then shows them up to the revision.
 func (s *Store) publish(revision int64, changes []tenant.Change, parts ...*part) {
 	s.feed.Publish(revision, changes...)
+	s.reached(revision, parts...)
+}
+
+// reached notes that the feed shows parts up to the revision.
+func (s *Store) reached(revision int64, parts ...*part) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range parts {

@@ -29,10 +29,23 @@ func (f *Feed) View(fn func(*State)) {
 func (f *Feed) Publish(revision int64, changes ...Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.publish(max(f.state.Revision, revision), changes)
+}
+
+// Restart is Publish after which the state is at the revision even if it was at a later one,
+// as that of another store is.
+func (f *Feed) Restart(revision int64, changes ...Change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.publish(revision, changes)
+}
+
+// publish is called with mu held.
+func (f *Feed) publish(revision int64, changes []Change) {
 	for _, c := range changes {
 		f.state.Apply(c)
 	}
-	f.state.Revision = max(f.state.Revision, revision)
+	f.state.Revision = revision
 	close(f.version)
 	f.version = make(chan struct{})
 	for s := range f.subs {
