@@ -33,6 +33,8 @@ const (
 	clockSkew = 5 * time.Minute
 
 	certificatePEM, keyPEM = "CERTIFICATE", "PRIVATE KEY"
+
+	authorityName = "ca.pem" // with its key
 )
 
 // certificateLife is how long the certificates are valid that are given out. A host asks
@@ -56,7 +58,7 @@ func openAuthority(dir string) (*authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
-	file := filepath.Join(dir, "ca.pem")
+	file := filepath.Join(dir, authorityName)
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if text, err = newAuthority(); err == nil {

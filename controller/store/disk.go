@@ -92,7 +92,7 @@ func (r *ruin) standing(data string) error {
 		}
 	}
 	if fingerprint(data) == r.print {
-		return fmt.Errorf("%w; repair it or restore a backup", r.err)
+		return fmt.Errorf("%w; repair it, or move %s away and restore a backup (nuagectl restore)", r.err, data)
 	}
 	return nil
 }

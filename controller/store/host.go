@@ -28,6 +28,9 @@ type self struct {
 	instance string
 	lease    clientv3.LeaseID // 0 for none
 	host     *tenant.Host     // as registered last
+	// The revision of the last restoration, as told with the last heartbeat, and the one
+	// after which this host has looked at what it has: see revisit.
+	restored, visited int64
 }
 
 func (p *self) take(ctx context.Context) error {
@@ -230,8 +233,11 @@ func (s *Store) Heartbeat(ctx context.Context, status tenant.HostStatus) error {
 	// Twice: the second time after having registered.
 	for range 2 {
 		var here bool
-		if here, err = s.tell(ctx, want, status); here || err != nil {
+		if here, err = s.tell(ctx, want, status); err != nil {
 			return err
+		}
+		if here {
+			return s.revisit(ctx)
 		}
 		if s.self.host == nil {
 			return fmt.Errorf("host %s: %w: it has not been registered", host, tenant.ErrNotFound)
@@ -259,9 +265,15 @@ func (s *Store) tell(ctx context.Context, want string, status tenant.HostStatus)
 	if t.err != nil {
 		return false, t.err
 	}
-	resp, err := ses.client.Txn(ctx).If(t.conditions...).Then(t.operations...).Commit()
+	resp, err := ses.client.Txn(ctx).If(t.conditions...).Then(append(t.operations, clientv3.OpGet(restoredKey))...).Commit()
 	if err != nil {
 		return false, s.refused(err)
+	}
+	if resp.Succeeded {
+		s.self.restored = 0
+		for _, kv := range resp.Responses[len(resp.Responses)-1].GetResponseRange().Kvs {
+			s.self.restored = kv.ModRevision
+		}
 	}
 	return resp.Succeeded, nil
 }

@@ -29,6 +29,8 @@ const (
 	index = "/nuage/index/v1/"
 
 	talkPrefix = root + "talk/"
+	// restoredKey is written by each restoration, and is no object.
+	restoredKey = root + "restored"
 )
 
 func prefixEnd(prefix string) string { return clientv3.GetPrefixRangeEnd(prefix) }

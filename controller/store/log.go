@@ -24,6 +24,7 @@ var benign = map[string]bool{
 	// has succeeded is told by Ready.
 	"failed to publish local member to cluster through raft":                               true,
 	"simple token is not cryptographically signed":                                         true, // no tokens are given out
+	"exceeded recommended request limit":                                                   true, // by a restoration alone
 	"Running http and grpc server on single port. This is not recommended for production.": true,
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -44,72 +43,9 @@ var reconnect = grpc.ConnectParams{
 	MinConnectTimeout: requestTimeout,
 }
 
-// port is what Serving tells of the one TLS port.
-type port struct {
-	mu        sync.Mutex
-	addr      string
-	err       error
-	authority *authority
-}
-
-func (p *port) set(addr string, a *authority, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.addr, p.authority, p.err = addr, a, err
-}
-
-// Serving is the address on which other hosts are served; empty if none are to be. While
-// it cannot be listened on it says why, as a tenant.ErrUnavailable.
-func (s *Store) Serving() (addr string, err error) {
-	if s.config.Listen == "" || len(s.config.Endpoints) > 0 {
-		return "", nil
-	}
-	s.port.mu.Lock()
-	defer s.port.mu.Unlock()
-	if s.port.addr == "" && s.port.err == nil {
-		return "", tenant.Errorf(tenant.ErrUnavailable, "listening on %s: not yet", s.config.Listen)
-	}
-	return s.port.addr, s.port.err
-}
-
-// open serves the embedded etcd to other hosts, if it is to be, and tries again while it
-// cannot. It returns what ends that.
-func (s *Store) open(ctx context.Context, conn *connection) (stop func()) {
-	if s.config.Listen == "" || conn.etcd == nil {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		said := ""
-		for ctx.Err() == nil {
-			err := s.listen(ctx, conn)
-			if ctx.Err() != nil {
-				break
-			}
-			s.port.set("", nil, tenant.Errorf(tenant.ErrUnavailable, "listening on %s: %v", s.config.Listen, err))
-			if err.Error() != said {
-				said = err.Error()
-				s.log.WithError(err).Warn("other hosts cannot be served; trying again")
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
-		}
-		s.port.set("", nil, nil)
-	}()
-	return func() { cancel(); <-done }
-}
-
 // listen is one life of the port.
 func (s *Store) listen(ctx context.Context, conn *connection) error {
-	dir := s.config.CADir
-	if dir == "" {
-		dir = filepath.Join(filepath.Dir(s.config.Dir), "ca")
-	}
-	a, err := openAuthority(dir)
+	a, err := openAuthority(s.authorityDir())
 	if err != nil {
 		return err
 	}

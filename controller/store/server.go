@@ -29,7 +29,8 @@ const (
 	maxSocketPath = 107
 )
 
-// ownRoom is how many operations a transaction of this process on the embedded etcd may have.
+// ownRoom is how many operations a transaction of this process on the embedded etcd has, but
+// for a restoration's.
 const ownRoom = 1024
 
 // quota bounds the database; relieve makes room when it is reached.
@@ -109,7 +110,7 @@ func (srv *server) config(dir string, fatal fatalHook) *embed.Config {
 	cfg.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(srv.stream)}
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModePeriodic, "10m"
 	cfg.QuotaBackendBytes = quota
-	cfg.MaxTxnOps = ownRoom
+	cfg.MaxTxnOps, cfg.MaxRequestBytes = restoreRoom, restoreBytes
 	// Little of the log is to be replayed at a start, and kept in memory.
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = 1000, 100
 	cfg.MaxSnapFiles, cfg.MaxWalFiles = 2, 2

@@ -51,6 +51,8 @@ func TestJoined(t *testing.T) {
 		{"POST", "tokens", "", 409, "nuagectl token create"},
 		{"POST", "apply", "enterprise: DCEnterprise\ndescription: new", 403, "only the host that serves"},
 		{"POST", "apply", "enterprise: New", 403, "not allowed"},
+		{"GET", "backup", "", 409, "run `nuagectl backup` there"},
+		{"POST", "restore", "", 409, "run `nuagectl restore` there"},
 		{"DELETE", "hosts/h1?force=true", "", 403, "only the host that serves can evict"},
 	} {
 		status, h, text := far.call(c.method, "/nuage/v1/"+c.path, c.body)

@@ -21,6 +21,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
 
+	"nuage/controller/store"
 	"nuage/controller/tenant"
 )
 
@@ -67,6 +68,10 @@ type Store interface {
 	// CreateToken makes a token by which one other host joins, for a time. It is
 	// tenant.ErrConflict where no host can, since this one does not serve.
 	CreateToken(ctx context.Context, ttl time.Duration) (string, error)
+	// Backup is all that Restore puts in the place of the state. They are tenant.ErrConflict
+	// where the state is kept elsewhere.
+	Backup(ctx context.Context, version string) ([]byte, error)
+	Restore(ctx context.Context, backup []byte, dryRun bool) (store.Restored, error)
 }
 
 // Config is what New needs; every field but Tracer is required.
@@ -90,6 +95,8 @@ func New(cfg Config) http.Handler {
 	mux.HandleFunc("GET /nuage/v1/export", a.serveExport)
 	mux.HandleFunc("GET /nuage/v1/explain", a.serveExplain)
 	mux.HandleFunc("POST /nuage/v1/apply", a.serveApply)
+	mux.HandleFunc("GET /nuage/v1/backup", a.serveBackup)
+	mux.HandleFunc("POST "+restorePath, a.serveRestore)
 	mux.HandleFunc("PATCH /nuage/v1/vports/{id}", a.servePatch)
 	mux.HandleFunc("POST /nuage/v1/tokens", a.serveTokens)
 	mux.HandleFunc("DELETE /nuage/v1/hosts/{name}", a.serveEvict)
@@ -116,7 +123,11 @@ func (a *api) guard(next http.Handler) http.Handler {
 		_ = ctl.SetReadDeadline(start.Add(bodyTime))
 		_ = ctl.SetWriteDeadline(start.Add(applyTime + answerTime))
 		limit := requestTime
-		if r.URL.Path == "/nuage/v1/apply" || r.Method == http.MethodDelete && strings.HasPrefix(r.URL.Path, "/nuage/v1/") {
+		size := int64(maxBody)
+		if r.URL.Path == restorePath {
+			size = store.MaxBackup
+		}
+		if r.URL.Path == "/nuage/v1/apply" || r.URL.Path == restorePath || r.Method == http.MethodDelete && strings.HasPrefix(r.URL.Path, "/nuage/v1/") {
 			limit = applyTime
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), limit)
@@ -136,7 +147,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 				log.Info("api request")
 			}
 		}()
-		r.Body = http.MaxBytesReader(rec, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(rec, r.Body, size)
 		next.ServeHTTP(rec, r.WithContext(ctx))
 	})
 }
