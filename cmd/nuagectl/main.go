@@ -81,7 +81,7 @@ func (c *command) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.server, "server", "", "`URL` of a proxy to the socket of a plugin, which serves no TCP port itself")
 	root.MarkFlagsMutuallyExclusive("socket", "server")
 	token := c.token()
-	for _, sub := range append(token.Commands(), c.get(), c.status(), c.apply(), c.export(), c.set(), c.delete(), c.explain(), c.version()) {
+	for _, sub := range append(token.Commands(), c.get(), c.status(), c.apply(), c.export(), c.set(), c.delete(), c.explain(), c.backup(), c.restore(), c.version()) {
 		body := sub.RunE
 		sub.RunE = func(cmd *cobra.Command, args []string) (err error) {
 			limit, _ := cmd.Flags().GetDuration("wait") // 0 where there is no such flag
