@@ -207,16 +207,20 @@ func hostName(file string) (string, error) {
 }
 
 // keep lets the driver settle what is unsettled once the host is registered: at the start, when
-// the store or the switch come back, and from time to time.
+// the store or the switch come back or the state was restored, and from time to time.
 func (n *node) keep(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	var last time.Time
 	var ready bool
+	var restored int64
 	for {
-		was := ready
+		was, before := ready, restored
 		ready = n.store.Ready() == nil && n.missing() == nil && ports{n.bridge}.Ready() == nil
-		if ready && (!was || time.Since(last) > reconcileEvery) {
+		if ready {
+			restored = n.store.Restored()
+		}
+		if ready && (!was || restored != before || time.Since(last) > reconcileEvery) {
 			last = time.Now()
 			n.settle(ctx)
 		}

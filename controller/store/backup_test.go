@@ -452,9 +452,9 @@ func TestRestoredVportsAreSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the domain is left", func() bool { return len(f.Following().Domains) == 0 })
-	mustRestore(t, s, backup)
-	if err := f.Heartbeat(ctx, tenant.HostStatus{}); err != nil {
-		t.Fatal(err)
+	done := mustRestore(t, s, backup)
+	if err := f.Heartbeat(ctx, tenant.HostStatus{}); err != nil || f.Restored() != done.Revision {
+		t.Fatalf("told of revision %d instead of %d: %v", f.Restored(), done.Revision, err)
 	}
 	f.Feed().View(func(st *tenant.State) {
 		if st.Vports[v.ID] == nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,7 +31,8 @@ type self struct {
 	host     *tenant.Host     // as registered last
 	// The revision of the last restoration, as told with the last heartbeat, and the one
 	// after which this host has looked at what it has: see revisit.
-	restored, visited int64
+	restored int64
+	visited  atomic.Int64
 }
 
 func (p *self) take(ctx context.Context) error {

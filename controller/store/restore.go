@@ -251,7 +251,7 @@ func (s *Store) awaitFollowed(ctx context.Context, ses *session, revision int64)
 // last told so: one that it has left long ago may have some of its vports again, which are to be
 // seen by those who remove them. Called with the turn of self.
 func (s *Store) revisit(ctx context.Context) error {
-	if s.self.restored == s.self.visited {
+	if s.self.restored == s.self.visited.Load() {
 		return nil
 	}
 	st, err := s.Read(ctx)
@@ -268,6 +268,11 @@ func (s *Store) revisit(ctx context.Context) error {
 			return err
 		}
 	}
-	s.self.visited = s.self.restored
+	s.self.visited.Store(s.self.restored)
 	return nil
 }
+
+// Restored is the revision of the last restoration that this host was told of, with a
+// heartbeat; 0 if there was none. The feed then shows all domains that this host has vports
+// in, as far as there still are some.
+func (s *Store) Restored() int64 { return s.self.visited.Load() }
