@@ -496,3 +496,32 @@ func BenchmarkRestore(b *testing.B) {
 		b.ReportMetric(resident(b), "MB-resident")
 	}
 }
+
+// TestRestoreOldBackup: what an earlier version has written is still read. With NUAGE_GOLDEN=1
+// the file is written anew, which only another format is a reason for.
+func TestRestoreOldBackup(t *testing.T) {
+	t.Parallel()
+	file := fmt.Sprintf("testdata/backup.%d", backupFormat)
+	s, _ := start(t, Config{Dir: t.TempDir(), Host: "h1"})
+	if os.Getenv("NUAGE_GOLDEN") == "1" {
+		furnish(t, s)
+		if err := os.WriteFile(file, mustBackup(t, s), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustRestore(t, s, text)
+	st := mustRead(t, s)
+	complete := len(st.Domains) == 1 && len(st.Subnets) == 1 && len(st.Entries) == 1 && len(st.RateLimiters) == 1 && len(st.Vports) == 2 && len(st.Leases) == 1 && len(st.Networks) == 1
+	if !complete || st.Hosts["h1"].VTEP.String() != "192.0.2.1" {
+		t.Errorf("%+v", st)
+	}
+	for _, d := range st.Domains {
+		if err := s.DeleteDomain(contextMinute(t), d.ID); !errors.Is(err, tenant.ErrConflict) {
+			t.Errorf("deleting a domain that is in use: %v", err)
+		}
+	}
+}
