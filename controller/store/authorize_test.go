@@ -381,6 +381,37 @@ func aliveLease(t testing.TB, s *Store, host string) int64 {
 	return resp.Kvs[0].Lease
 }
 
+// TestFirstByTheStore: of two vports with one MAC the one that the store had first is first,
+// also where the other's host has a clock that is behind, or says so.
+func TestFirstByTheStore(t *testing.T) {
+	t.Parallel()
+	e := newEstate(t, true)
+	v, l := e.vport("10.0.1.9")
+	v.MAC, l.MAC, v.Created = e.theirs.MAC, e.theirs.MAC, e.theirs.Created.Add(-clockSkew+time.Minute)
+	resp, err := e.cl.Txn(context10(t)).Then(e.vportPuts(v, l)...).Commit()
+	if err != nil || !resp.Succeeded {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	first := func(st *tenant.State) {
+		t.Helper()
+		theirs, late := st.Vports[e.theirs.ID], st.Vports[v.ID]
+		if theirs == nil || late == nil || theirs.Compare(&late.Meta) >= 0 || theirs.Committed != e.theirs.Committed || late.Committed != resp.Header.Revision {
+			t.Errorf("%+v is not before %+v", theirs, late)
+		}
+	}
+	first(mustRead(t, e.s))
+	if err := e.victim.catchUpWith(context10(t), e.p.Domain.ID); err != nil {
+		t.Fatal(err)
+	}
+	e.victim.Feed().View(first)
+	// A change makes nothing younger.
+	changed, err := e.victim.UpdateVport(context10(t), change(e.theirs, func(v *tenant.Vport) { v.Name = "renamed" }))
+	if err != nil || changed.Committed != e.theirs.Committed {
+		t.Errorf("%+v, %v", changed, err)
+	}
+	first(mustRead(t, e.s))
+}
+
 var never = clientv3.Compare(clientv3.CreateRevision(root), ">", 0)
 
 func TestReadable(t *testing.T) {

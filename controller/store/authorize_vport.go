@@ -30,7 +30,7 @@ func (r *review) putVport(key, domain string, value []byte) error {
 		return errTrusted
 	case have == nil && v.Lasting:
 		return deny("a lasting vport is made where the tenants are administered")
-	case have == nil && r.now.Sub(v.Created) > clockSkew: // of two with one MAC the older has it
+	case have == nil && r.now.Sub(v.Created) > clockSkew: // of two with one MAC that were restored together the older has it
 		return deny("it was not created at %s: look after this host's clock", v.Created.Format(time.RFC3339))
 	case have == nil:
 		if !nowhere(v) {

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
 	"nuage/controller/tenant"
 )
 
@@ -76,8 +78,8 @@ func (s *Store) Backup(ctx context.Context, version string) ([]byte, error) {
 	defer cancel()
 	b := backup{backupHead: backupHead{Format: backupFormat, Created: s.now(), Host: s.config.Host, Version: version}}
 	for _, prefix := range backedUp {
-		b.Revision, err = scan(ctx, ses.client, b.Revision, prefix, prefixEnd(prefix), func(key string, value []byte, _ int64) {
-			b.pairs = append(b.pairs, backupPair{[]byte(key), value})
+		b.Revision, err = scan(ctx, ses.client, b.Revision, prefix, prefixEnd(prefix), func(kv *mvccpb.KeyValue) {
+			b.pairs = append(b.pairs, backupPair{kv.Key, kv.Value})
 		})
 		if err != nil {
 			return nil, s.unavailable(err)

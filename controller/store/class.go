@@ -120,7 +120,11 @@ func createIn[T any, P pointer[T]](ctx context.Context, s *Store, domain string,
 		return none, err
 	}
 	if revision != 0 {
-		P(&made).Base().Revision = revision
+		m := P(&made).Base()
+		m.Revision = revision
+		if m.Committed == 0 {
+			m.Committed = revision
+		}
 	}
 	return made, nil
 }

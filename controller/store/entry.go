@@ -126,7 +126,7 @@ func (s *Store) born(m *tenant.Meta) {
 		m.ID = uuid.NewString()
 	}
 	m.Created = s.now()
-	m.Updated, m.Revision = m.Created, 0
+	m.Updated, m.Revision, m.Committed = m.Created, 0, 0
 }
 
 // add plans a creation: name, ID, external ID and numbers are unique, the parent and what

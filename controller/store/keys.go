@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"nuage/controller/tenant"
@@ -165,7 +166,7 @@ var domainal = map[tenant.Kind]bool{tenant.KindZone: true, tenant.KindSubnet: tr
 	tenant.KindPolicyGroup: true, tenant.KindPolicy: true, tenant.KindEntry: true, tenant.KindRateLimiter: true}
 
 // decode reads the value of an object's key.
-func decode(k tenant.Key, value []byte, revision int64) (any, error) {
+func decode(k tenant.Key, kv *mvccpb.KeyValue) (any, error) {
 	var o object
 	switch k.Kind {
 	case tenant.KindLease:
@@ -177,11 +178,11 @@ func decode(k tenant.Key, value []byte, revision int64) (any, error) {
 	default:
 		o = identified[k.Kind]()
 	}
-	if err := json.Unmarshal(value, o); err != nil {
+	if err := json.Unmarshal(kv.Value, o); err != nil {
 		return nil, fmt.Errorf("%s %s: %w", k.Kind.Noun(), k.ID, err)
 	}
 	m := o.Base()
-	m.ID, m.Revision = k.ID, revision
+	m.ID, m.Revision, m.Committed = k.ID, kv.ModRevision, kv.CreateRevision
 	if n, ok := o.(*tenant.Network); ok {
 		_, n.ID, _ = strings.Cut(k.ID, "/")
 	}

@@ -123,9 +123,9 @@ func leaseOf(st *tenant.State, l *tenant.Lease) (*tenant.Subnet, *tenant.Lease, 
 // dated sets the times of a lease that takes the place of have, which may be nil.
 func (s *Store) dated(l, have *tenant.Lease) {
 	now := s.now()
-	l.Created, l.Updated = now, now
+	l.Created, l.Updated, l.Committed = now, now, 0
 	if have != nil {
-		l.Created = have.Created
+		l.Created, l.Committed = have.Created, have.Committed
 	}
 	switch {
 	case l.State == tenant.LeaseBound:

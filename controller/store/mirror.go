@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
@@ -89,8 +90,8 @@ func watchContext(ctx context.Context, p *part) context.Context {
 func (s *Store) list(ctx context.Context, client *clientv3.Client, parts ...*part) (revision int64, changes []tenant.Change, err error) {
 	gone := s.shown(parts...)
 	for _, p := range parts {
-		revision, err = scan(ctx, client, revision, p.from, p.to, func(key string, value []byte, revision int64) {
-			if c, ok := s.change(key, value, revision, false); ok {
+		revision, err = scan(ctx, client, revision, p.from, p.to, func(kv *mvccpb.KeyValue) {
+			if c, ok := s.change(kv, false); ok {
 				delete(gone, c.Key)
 				changes = append(changes, c)
 			}
@@ -160,7 +161,7 @@ func (s *Store) consume(p *part, watch watch) error {
 			if revision <= p.at {
 				continue // the listing had it
 			}
-			if c, ok := s.change(string(ev.Kv.Key), ev.Kv.Value, revision, ev.Type == clientv3.EventTypeDelete); ok {
+			if c, ok := s.change(ev.Kv, ev.Type == clientv3.EventTypeDelete); ok {
 				changes = append(changes, c)
 			}
 		}
@@ -171,13 +172,13 @@ func (s *Store) consume(p *part, watch watch) error {
 
 // change is what a key of etcd means; ok is false if it is not an object, or one that
 // cannot be read.
-func (s *Store) change(key string, value []byte, revision int64, deleted bool) (c tenant.Change, ok bool) {
-	if c.Key, ok = parseKey(key); !ok || deleted {
+func (s *Store) change(kv *mvccpb.KeyValue, deleted bool) (c tenant.Change, ok bool) {
+	if c.Key, ok = parseKey(string(kv.Key)); !ok || deleted {
 		return c, ok
 	}
 	var err error
-	if c.Value, err = decode(c.Key, value, revision); err != nil {
-		s.log.WithError(err).WithField("key", key).Error("an object in the store cannot be read and is ignored")
+	if c.Value, err = decode(c.Key, kv); err != nil {
+		s.log.WithError(err).WithField("key", string(kv.Key)).Error("an object in the store cannot be read and is ignored")
 		return c, false
 	}
 	return c, true

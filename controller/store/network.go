@@ -55,7 +55,7 @@ func putWhole[P object](s *Store, kind tenant.Kind, have, want P, key string, t 
 			return fmt.Errorf("%s %s %w", kind.Noun(), m.ID, tenant.ErrStale)
 		}
 		m.Created = s.now()
-		m.Updated = m.Created
+		m.Updated, m.Committed = m.Created, 0
 		t.absent(key)
 		t.put(key, want)
 		return nil

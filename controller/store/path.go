@@ -38,7 +38,7 @@ func (s *Store) EnsurePath(ctx context.Context, spec tenant.PathSpec) (tenant.Pa
 		return tenant.Path{}, err
 	}
 	for _, m := range made {
-		m.Revision = revision
+		m.Revision, m.Committed = revision, revision
 	}
 	return p, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"nuage/controller/tenant"
@@ -27,14 +28,15 @@ func (s *Store) Read(ctx context.Context) (*tenant.State, error) {
 	defer cancel()
 	st, alive := tenant.NewState(), map[string]bool{}
 	st.Counters = map[string]*tenant.Counters{}
-	st.Revision, err = scan(ctx, ses.client, 0, wholeFrom, wholeTo, func(key string, value []byte, revision int64) {
+	st.Revision, err = scan(ctx, ses.client, 0, wholeFrom, wholeTo, func(kv *mvccpb.KeyValue) {
+		key, value := string(kv.Key), kv.Value
 		if host, ok := strings.CutPrefix(key, aliveKey("")); ok {
 			alive[host] = true
 		} else if host, ok := strings.CutPrefix(key, statusKey("")); ok {
 			s.readStatus(st, host, value)
 		} else if counters, ok := strings.CutPrefix(key, root+"counters/"); ok {
 			s.readCounters(st, counters, value)
-		} else if c, ok := s.change(key, value, revision, false); ok {
+		} else if c, ok := s.change(kv, false); ok {
 			st.Apply(c)
 		}
 	})
@@ -62,7 +64,7 @@ func (s *Store) readStatus(st *tenant.State, host string, value []byte) {
 
 // scan calls f with all keys in [from, to) as of one revision, which it returns: the given
 // one, or the newest for 0.
-func scan(ctx context.Context, client *clientv3.Client, revision int64, from, to string, f func(key string, value []byte, revision int64)) (int64, error) {
+func scan(ctx context.Context, client *clientv3.Client, revision int64, from, to string, f func(*mvccpb.KeyValue)) (int64, error) {
 	for {
 		resp, err := client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithLimit(page), clientv3.WithRev(revision))
 		if err != nil {
@@ -72,7 +74,7 @@ func scan(ctx context.Context, client *clientv3.Client, revision int64, from, to
 			revision = resp.Header.Revision
 		}
 		for _, kv := range resp.Kvs {
-			f(string(kv.Key), kv.Value, kv.ModRevision)
+			f(kv)
 		}
 		if !resp.More {
 			return revision, nil

@@ -45,7 +45,7 @@ func (r *reader) get(ops ...clientv3.Op) ([]*mvccpb.KeyValue, error) {
 			kvs = append(kvs, kv)
 			if strings.HasPrefix(string(kv.Key), index) {
 				r.held[string(kv.Key)] = string(kv.Value)
-			} else if c, ok := r.store.change(string(kv.Key), kv.Value, kv.ModRevision, false); ok {
+			} else if c, ok := r.store.change(kv, false); ok {
 				r.st.Apply(c)
 			}
 		}
@@ -203,8 +203,8 @@ func (r *reader) vports(domain string) error {
 
 // scan reads all objects of a range.
 func (r *reader) scan(from, to string) error {
-	revision, err := scan(r.ctx, r.client, r.st.Revision, from, to, func(key string, value []byte, revision int64) {
-		if c, ok := r.store.change(key, value, revision, false); ok {
+	revision, err := scan(r.ctx, r.client, r.st.Revision, from, to, func(kv *mvccpb.KeyValue) {
+		if c, ok := r.store.change(kv, false); ok {
 			r.st.Apply(c)
 		}
 	})

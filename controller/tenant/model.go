@@ -8,6 +8,7 @@
 package tenant
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
@@ -52,6 +53,15 @@ type Meta struct {
 	// Revision is the store's revision of the last change of this object. Writes are
 	// conditional on it. It is not part of the stored value.
 	Revision int64 `json:"-"`
+	// Committed is the store's revision at which the object came to be. It is not part of the
+	// stored value.
+	Committed int64 `json:"-"`
+}
+
+// Compare orders objects that contradict each other, the one that was there first before the
+// other: as the store has committed them, whatever the clocks of their hosts say.
+func (m *Meta) Compare(o *Meta) int {
+	return cmp.Or(cmp.Compare(m.Committed, o.Committed), m.Created.Compare(o.Created), cmp.Compare(m.ID, o.ID))
 }
 
 // Base is the Meta itself, for code that handles objects of every kind.

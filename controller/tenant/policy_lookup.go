@@ -60,7 +60,7 @@ func (s *State) ActivePolicies(domainID string, d Direction) []*Policy {
 		}
 	})
 	slices.SortFunc(ps, func(a, b *Policy) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Compare(&b.Meta))
 	})
 	return ps
 }
@@ -74,7 +74,7 @@ func (s *State) PolicyEntries(policyID string) []*Entry {
 		}
 	})
 	slices.SortFunc(es, func(a, b *Entry) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), a.Compare(&b.Meta))
 	})
 	return es
 }

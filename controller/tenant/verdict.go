@@ -1,7 +1,6 @@
 package tenant
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 )
@@ -260,7 +259,7 @@ func (s *State) receives(domainID string, a netip.Addr) (first *Vport, mac MAC) 
 			continue
 		}
 		for _, vip := range v.Virtual() {
-			if vip.IPv4 == a && (first == nil || cmp.Or(v.Created.Compare(first.Created), cmp.Compare(v.ID, first.ID)) < 0) {
+			if vip.IPv4 == a && (first == nil || v.Compare(&first.Meta) < 0) {
 				first, mac = v, vip.MAC
 			}
 		}

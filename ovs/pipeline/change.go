@@ -78,17 +78,17 @@ func (c *Compiler) everyHost(s *tenant.State, f func(tenant.Key)) {
 // restate brings the indexes up to date with k's object, and touches the objects whose
 // standing that changes: rivals, and a domain that is now present or no longer.
 func (c *Compiler) restate(s *tenant.State, k tenant.Key, d *dirty) {
-	cs, created := claimsOf(s, k, c.host, c.ports)
+	cs, since := claimsOf(s, k, c.host, c.ports)
 	if cs == nil && c.records[k] == nil {
 		return
 	}
 	e := c.record(k)
-	if !created.Equal(e.created) {
+	if !since.equal(e.since) {
 		// The order among rivals changes with it: leave, and come again.
 		for _, o := range c.reclaim(e, nil) {
 			d.touch(o.key)
 		}
-		e.created = created
+		e.since = since
 	}
 	for _, o := range c.reclaim(e, cs) {
 		d.touch(o.key)

@@ -3,7 +3,6 @@ package pipeline
 import (
 	"fmt"
 	"net/netip"
-	"time"
 
 	"nuage/controller/tenant"
 	"nuage/ovs/flow"
@@ -89,12 +88,12 @@ type Compiler struct {
 
 // record is what the compiler remembers of one object.
 type record struct {
-	key     tenant.Key
-	created time.Time
-	claims  []claim
-	domain  string // of a vport of this host: the domain that it is counted in
-	iface   string // of a vport of this host
-	flows   []flow.Key
+	key    tenant.Key
+	since  age
+	claims []claim
+	domain string // of a vport of this host: the domain that it is counted in
+	iface  string // of a vport of this host
+	flows  []flow.Key
 
 	member tenant.Key  // of a policy group: what its members are children of
 	on     tenant.Key  // of a rate limiter

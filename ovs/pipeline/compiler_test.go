@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"nuage/controller/tenant"
 	"nuage/ovs/flow"
@@ -41,6 +42,11 @@ func TestContradictions(t *testing.T) {
 			vportKey("late"), "address 10.0.1.99 belongs to vport app1/web-far", vportKey("app1/web-far")},
 		{"two vports with one MAC", func(w *world) {
 			w.vport("late", "app1/web", "10.0.1.50", 50).MAC = w.state.Vports["app1/web-1"].MAC
+		}, vportKey("late"), "MAC 02:00:00:00:00:05 belongs to vport app1/web-1", vportKey("app1/web-1")},
+		{"two vports with one MAC, the later by a clock that is behind", func(w *world) {
+			first, late := w.state.Vports["app1/web-1"], w.vport("late", "app1/web", "10.0.1.50", 50)
+			first.Committed, late.Committed = 7, 8
+			late.MAC, late.Created = first.MAC, first.Created.Add(-time.Minute)
 		}, vportKey("late"), "MAC 02:00:00:00:00:05 belongs to vport app1/web-1", vportKey("app1/web-1")},
 		{"two vports on one port", func(w *world) { w.vport("late", "other/db", "10.0.2.50", 10) },
 			vportKey("late"), "port number 10 belongs to vport app1/web-1", vportKey("app1/web-1")},

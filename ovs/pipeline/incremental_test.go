@@ -198,7 +198,7 @@ func drawValue(t *rapid.T) tenant.Change {
 	k := tenant.Key{Kind: rapid.SampledFrom(append([]tenant.Kind{tenant.KindVport, tenant.KindVport, tenant.KindSubnet, tenant.KindDomain,
 		tenant.KindEntry, tenant.KindPolicy}, kinds...)).Draw(t, "kind")}
 	k.ID = drawID(t, k.Kind)
-	meta := tenant.Meta{ID: k.ID, Created: time.Unix(rapid.Int64Range(0, 2).Draw(t, "created"), 0)}
+	meta := tenant.Meta{ID: k.ID, Created: time.Unix(rapid.Int64Range(0, 2).Draw(t, "created"), 0), Committed: rapid.Int64Range(0, 2).Draw(t, "committed")}
 	if rapid.IntRange(0, 7).Draw(t, "gone") == 7 {
 		return tenant.Change{Key: k}
 	}

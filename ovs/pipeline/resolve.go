@@ -2,7 +2,6 @@ package pipeline
 
 import (
 	"fmt"
-	"time"
 
 	"nuage/controller/tenant"
 )
@@ -11,7 +10,7 @@ import (
 // Every object claims its cookie. Only sound values are claimed: what is not sound gets
 // no flows anyhow. A vport without a host or an address is attached nowhere and claims nothing
 // more.
-func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint32) ([]claim, time.Time) {
+func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint32) ([]claim, age) {
 	cs := []claim{{what: claimCookie, value: Cookie(k)}}
 	switch k.Kind {
 	case tenant.KindHost:
@@ -19,11 +18,11 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 			if h.VTEP.Is4() {
 				cs = append(cs, vtepClaim(h.VTEP))
 			}
-			return cs, h.Created
+			return cs, ageOf(&h.Meta)
 		}
 	case tenant.KindDomain:
 		if d := s.Domains[k.ID]; d != nil {
-			return append(cs, claim{what: claimNumber, value: uint64(d.Number)}), d.Created
+			return append(cs, claim{what: claimNumber, value: uint64(d.Number)}), ageOf(&d.Meta)
 		}
 	case tenant.KindSubnet:
 		if sn := s.Subnets[k.ID]; sn != nil {
@@ -34,7 +33,7 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 			if sn.Gateway.Is4() {
 				cs = append(cs, addressClaim(sn.DomainID, sn.Gateway))
 			}
-			return cs, sn.Created
+			return cs, ageOf(&sn.Meta)
 		}
 	case tenant.KindVport:
 		v := s.Vports[k.ID]
@@ -42,7 +41,7 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 			break
 		}
 		if v.Host == "" || !v.IPv4.IsValid() {
-			return cs, v.Created
+			return cs, ageOf(&v.Meta)
 		}
 		cs = append(cs, macClaim(v.SubnetID, v.MAC))
 		if sn := s.Subnets[v.SubnetID]; sn != nil {
@@ -56,11 +55,11 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 		if n, ok := ports[v.Interface]; ok && v.Host == host {
 			cs = append(cs, claim{what: claimPort, value: uint64(n)})
 		}
-		return cs, v.Created
+		return cs, ageOf(&v.Meta)
 	default:
 		return policyClaims(s, k, cs)
 	}
-	return nil, time.Time{}
+	return nil, age{}
 }
 
 // resolve finds what an object's flows are made of. One that is not live has no flows, and

@@ -2,36 +2,35 @@ package pipeline
 
 import (
 	"fmt"
-	"time"
 
 	"nuage/controller/tenant"
 )
 
 // policyClaims is claimsOf for what policies are made of.
-func policyClaims(s *tenant.State, k tenant.Key, cs []claim) ([]claim, time.Time) {
+func policyClaims(s *tenant.State, k tenant.Key, cs []claim) ([]claim, age) {
 	switch k.Kind {
 	case tenant.KindZone:
 		if z := s.Zones[k.ID]; z != nil {
-			return append(cs, claim{claimZone, z.DomainID, uint64(z.Number)}), z.Created
+			return append(cs, claim{claimZone, z.DomainID, uint64(z.Number)}), ageOf(&z.Meta)
 		}
 	case tenant.KindPolicyGroup:
 		if g := s.PolicyGroups[k.ID]; g != nil {
-			return append(cs, claim{claimGroup, g.DomainID, uint64(g.Number)}, membersClaim(g.DomainID, g.Name)), g.Created
+			return append(cs, claim{claimGroup, g.DomainID, uint64(g.Number)}, membersClaim(g.DomainID, g.Name)), ageOf(&g.Meta)
 		}
 	case tenant.KindPolicy:
 		if p := s.Policies[k.ID]; p != nil {
-			return append(cs, claim{claimPolicy, p.DomainID, uint64(p.Number)}), p.Created
+			return append(cs, claim{claimPolicy, p.DomainID, uint64(p.Number)}), ageOf(&p.Meta)
 		}
 	case tenant.KindEntry:
 		if e := s.Entries[k.ID]; e != nil {
-			return append(cs, claim{claimPriority, e.PolicyID, uint64(e.Priority)}), e.Created
+			return append(cs, claim{claimPriority, e.PolicyID, uint64(e.Priority)}), ageOf(&e.Meta)
 		}
 	case tenant.KindRateLimiter:
 		if l := s.RateLimiters[k.ID]; l != nil {
-			return append(cs, limitClaim(l.On, l.Direction)), l.Created
+			return append(cs, limitClaim(l.On, l.Direction)), ageOf(&l.Meta)
 		}
 	}
-	return nil, time.Time{}
+	return nil, age{}
 }
 
 // trouble is why an object that is numbered in its domain cannot be told on the switch from
