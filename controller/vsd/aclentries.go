@@ -79,7 +79,9 @@ func aclEntries(d tenant.Direction) *spec[tenant.Entry] {
 					}
 					return strconv.Itoa(int(o.Protocol))
 				},
-				set: parsed("protocol", tenant.ParseProtocol, func(o *tenant.Entry) *tenant.Protocol { return &o.Protocol })},
+				set: func(o *tenant.Entry, v string) error { // null is no wish, and never any protocol
+					return parsed("protocol", tenant.ParseProtocol, func(o *tenant.Entry) *tenant.Protocol { return &o.Protocol })(o, cmp.Or(v, o.Protocol.String()))
+				}},
 			textual("sourcePort", tenant.ParsePortRange, func(o *tenant.Entry) *tenant.PortRange { return &o.SourcePort }),
 			textual("destinationPort", tenant.ParsePortRange, func(o *tenant.Entry) *tenant.PortRange { return &o.DestinationPort }),
 			textual("ICMPType", tenant.ParseOptionalByte, func(o *tenant.Entry) *tenant.OptionalByte { return &o.ICMPType }),

@@ -112,6 +112,20 @@ func TestPolicyResources(t *testing.T) {
 	if now := b.objects(200, "PUT", "egressaclentrytemplates/"+y, `{"networkType":"ENDPOINT_ZONE","networkCIDR":null}`)[0]; now["networkType"] != "ENDPOINT_ZONE" || now["networkCIDR"] != nil {
 		t.Errorf("changed side: %v", now)
 	}
+	// A client that sends every attribute sends null for what it does not name: VSD's default.
+	all := b.objects(201, "POST", "ingressacltemplates/"+in+"/ingressaclentrytemplates", `{"ID":null,"action":null,"protocol":null,"sourcePort":null,"destinationPort":null,"ICMPType":null,
+		"ICMPCode":null,"DSCP":"*","locationType":null,"locationID":null,"networkType":null,"networkID":null,"addressOverride":null,"stateful":null,"priority":null,"description":null}`)[0]
+	for k, want := range map[string]any{"protocol": "6", "action": "FORWARD", "locationType": "ANY", "networkType": "ANY", "destinationPort": "*", "stateful": false, "priority": 200.0} {
+		if all[k] != want {
+			t.Errorf("entry of nulls: %s is %v, want %v", k, all[k], want)
+		}
+	}
+	if now := b.objects(200, "PUT", "ingressaclentrytemplates/"+all["ID"].(string), `{"protocol":"17"}`)[0]; now["protocol"] != "17" {
+		t.Errorf("changed protocol: %v", now)
+	}
+	if now := b.objects(200, "PUT", "ingressaclentrytemplates/"+all["ID"].(string), `{"protocol":null}`)[0]; now["protocol"] != "17" {
+		t.Errorf("a protocol of null widens the entry: %v", now)
+	}
 	for _, c := range []struct{ property, path, body, want string }{
 		{"networkType", "ingressacltemplates/" + in + "/ingressaclentrytemplates", `{"networkType":"NOWHERE"}`, "not known"},
 		{"destinationPort", "ingressacltemplates/" + in + "/ingressaclentrytemplates", `{"destinationPort":"90-80"}`, "ends before"},
