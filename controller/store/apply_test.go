@@ -110,3 +110,55 @@ func TestApply(t *testing.T) {
 func ok2(domain string) tenant.Step {
 	return creation(tenant.KindZone, &tenant.Zone{DomainID: domain, Name: "newer"})
 }
+
+// No host is shown an entry before the network macro that is made with it, though it has
+// either from a watch of its own.
+func TestMacrosComeWithTheirEntries(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := start(t, Config{Dir: dir, Host: "h1"})
+	far, _ := startFar(t, dir, Config{Host: "h2"})
+	ctx := contextMinute(t)
+	w := newWard(t, s, "D")
+	if err := far.Follow(ctx, w.policy.DomainID); err != nil {
+		t.Fatal(err)
+	}
+	stop, done := make(chan struct{}), make(chan []string)
+	go func() {
+		var missing []string
+		sub := far.Feed().Subscribe()
+		defer sub.Close()
+		for {
+			keys := sub.Take()
+			far.Feed().View(func(st *tenant.State) {
+				for _, k := range keys {
+					if e := st.Entries[k.ID]; e != nil && st.NetworkMacros[e.To.ID] == nil {
+						missing = append(missing, k.ID)
+					}
+				}
+			})
+			select {
+			case <-sub.C():
+			case <-stop:
+				done <- missing
+				return
+			}
+		}
+	}()
+	for n := range 200 {
+		m := &tenant.NetworkMacro{EnterpriseID: w.corp.EnterpriseID, Name: fmt.Sprint("m", n), CIDR: netip.MustParsePrefix("198.51.100.0/24")}
+		steps := []tenant.Step{creation(tenant.KindNetworkMacro, m)}
+		e := &tenant.Entry{DomainID: w.policy.DomainID, PolicyID: w.policy.ID, Priority: uint32(n), Action: tenant.Deny, Protocol: tenant.TCP, From: anyone, To: side(tenant.SideNetworkMacro, m.ID)}
+		if n, err := s.Apply(ctx, append(steps, creation(tenant.KindEntry, e))); err != nil {
+			t.Fatal(n, err)
+		}
+		until(t, "the entry is there", func() (there bool) {
+			far.Feed().View(func(st *tenant.State) { there = st.Entries[e.ID] != nil })
+			return there
+		})
+	}
+	close(stop)
+	if missing := <-done; len(missing) > 0 {
+		t.Errorf("%d of 200 entries were shown before what they name", len(missing))
+	}
+}

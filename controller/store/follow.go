@@ -147,6 +147,7 @@ func (s *Store) arrive(ctx context.Context, ses *session, p *part, stop context.
 	} else if !slices.ContainsFunc(changes, func(c tenant.Change) bool { return c.Key.Kind == tenant.KindDomain && c.Value != nil }) {
 		err = notFound(tenant.KindDomain, p.name)
 	} else {
+		s.awaitMacros(ctx, ses, revision, changes)
 		s.publish(revision, changes, p)
 	}
 	s.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -33,6 +34,8 @@ type watch = clientv3.WatchChan
 const (
 	commonPart   = "common"
 	networksPart = "networks"
+	// macroTime is how long entries wait for the network macros that they name.
+	macroTime = time.Second
 )
 
 func newPart(name, from, to string) *part {
@@ -127,7 +130,7 @@ func (s *Store) reached(revision int64, parts ...*part) {
 // fallen behind what etcd remembers is replaced, and the part listed anew.
 func (s *Store) keep(ctx context.Context, ses *session, p *part, watch watch) error {
 	for {
-		err := s.consume(p, watch)
+		err := s.consume(ctx, ses, p, watch)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
@@ -143,11 +146,12 @@ func (s *Store) keep(ctx context.Context, ses *session, p *part, watch watch) er
 		if err != nil {
 			return err
 		}
+		s.awaitMacros(ctx, ses, revision, changes)
 		s.publish(revision, changes, p)
 	}
 }
 
-func (s *Store) consume(p *part, watch watch) error {
+func (s *Store) consume(ctx context.Context, ses *session, p *part, watch watch) error {
 	for resp := range watch {
 		if err := resp.Err(); err != nil {
 			return err
@@ -165,9 +169,34 @@ func (s *Store) consume(p *part, watch watch) error {
 				changes = append(changes, c)
 			}
 		}
+		s.awaitMacros(ctx, ses, revision, changes)
 		s.publish(revision, changes, p)
 	}
 	return nil
+}
+
+// awaitMacros waits, for a moment at most, until the feed shows the network macros that
+// entries among the changes name. One that was made with its entry comes by another watch,
+// perhaps later, and until then an entry that denies would deny nothing.
+func (s *Store) awaitMacros(ctx context.Context, ses *session, revision int64, changes []tenant.Change) {
+	lacking := false
+	s.feed.View(func(st *tenant.State) {
+		for _, c := range changes {
+			e, _ := c.Value.(*tenant.Entry)
+			if e == nil {
+				continue
+			}
+			for _, side := range []tenant.Side{e.From, e.To} {
+				k, _ := side.Key()
+				lacking = lacking || k.Kind == tenant.KindNetworkMacro && st.NetworkMacros[k.ID] == nil
+			}
+		}
+	})
+	if lacking {
+		ctx, cancel := context.WithTimeout(ctx, macroTime)
+		defer cancel()
+		_ = s.await(ctx, ses, s.common, revision, true) // an entry is better late than never
+	}
 }
 
 // change is what a key of etcd means; ok is false if it is not an object, or one that
