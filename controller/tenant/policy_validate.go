@@ -47,24 +47,19 @@ func (d Direction) valid() bool { return d == Ingress || d == Egress }
 
 // Validate checks an entry as far as that needs no other object: see State.CheckEntry.
 func (e Entry) Validate() error {
-	icmp := e.ICMPType != 0 || e.ICMPCode != 0
-	ports := !e.SourcePort.Any() || !e.DestinationPort.Any()
 	dscp, hasDSCP := e.DSCP.Value()
+	if err := e.CheckMatch(); err != nil {
+		return err
+	}
 	switch {
 	case e.Priority > MaxPriority:
 		return Errorf(ErrInvalid, "priority %d is above %d", e.Priority, MaxPriority)
 	case e.Action != Forward && e.Action != Deny && e.Action != Reject:
 		return Errorf(ErrInvalid, "action %q is neither %s, %s nor %s", e.Action, Forward, Deny, Reject)
-	case e.Protocol > AnyProtocol:
-		return Errorf(ErrInvalid, "protocol %d is above 255", e.Protocol)
-	case ports && !e.Protocol.HasPorts():
-		return Errorf(ErrInvalid, "protocol %s has no ports: ports go with tcp, udp and sctp", e.Protocol)
 	case e.SourcePort.From > e.SourcePort.To:
 		return Errorf(ErrInvalid, "source port range %s ends before it begins", e.SourcePort)
 	case e.DestinationPort.From > e.DestinationPort.To:
 		return Errorf(ErrInvalid, "destination port range %s ends before it begins", e.DestinationPort)
-	case icmp && e.Protocol != ICMP:
-		return Errorf(ErrInvalid, "protocol %s has no ICMP type and code", e.Protocol)
 	case e.ICMPCode != 0 && e.ICMPType == 0:
 		return Errorf(ErrInvalid, "ICMP code %s without a type", e.ICMPCode)
 	case hasDSCP && dscp > maxDSCP:
@@ -76,13 +71,29 @@ func (e Entry) Validate() error {
 	case e.From.same() && e.To.same():
 		return Errorf(ErrInvalid, "from and to are each other's %s and %s: one of them must be named", e.From.Kind, e.To.Kind)
 	}
+	return validateNamed(e.Meta, "entry", e.Description)
+}
+
+// CheckMatch refuses conditions that no packet can be held to: those of another protocol than
+// the entry's, and sides of no known kind.
+func (e Entry) CheckMatch() error {
+	icmp := e.ICMPType != 0 || e.ICMPCode != 0
+	ports := !e.SourcePort.Any() || !e.DestinationPort.Any()
+	switch {
+	case e.Protocol > AnyProtocol:
+		return Errorf(ErrInvalid, "protocol %d is above 255", e.Protocol)
+	case ports && !e.Protocol.HasPorts():
+		return Errorf(ErrInvalid, "protocol %s has no ports: ports go with tcp, udp and sctp", e.Protocol)
+	case icmp && e.Protocol != ICMP:
+		return Errorf(ErrInvalid, "protocol %s has no ICMP type and code", e.Protocol)
+	}
 	if err := e.From.validate(); err != nil {
 		return fmt.Errorf("from: %w", err)
 	}
 	if err := e.To.validate(); err != nil {
 		return fmt.Errorf("to: %w", err)
 	}
-	return validateNamed(e.Meta, "entry", e.Description)
+	return nil
 }
 
 func (s Side) same() bool { return s.Kind == SideSameZone || s.Kind == SideSameSubnet }

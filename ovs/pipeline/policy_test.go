@@ -242,6 +242,19 @@ func TestPolicyContradictions(t *testing.T) {
 			w.zone("late", "app1", 0)
 			return w.entry("in", 11, tenant.Forward, tenant.Entry{From: side(tenant.SideZone, "late")})
 		}, "zone late: number 0 is not in 1..65535", 0},
+		{"IPv6 under an IPv4 name", func(w *world) tenant.Key {
+			w.macro("six", "2001:db8::/32")
+			return w.entry("in", 11, tenant.Deny, tenant.Entry{From: side(tenant.SideNetworkMacro, "six")})
+		}, "from: network macro six does not exist in the domain", 0},
+		{"a side of an unknown kind", func(w *world) tenant.Key {
+			return w.entry("in", 11, tenant.Forward, tenant.Entry{From: side("tag", "")})
+		}, `unknown kind "tag"`, 0},
+		{"ports of a protocol that has none", func(w *world) tenant.Key {
+			return w.entry("in", 11, tenant.Forward, tenant.Entry{Protocol: 47, DestinationPort: tenant.PortRange{From: 80, To: 80}})
+		}, "protocol 47 has no ports", 0},
+		{"ports of any protocol", func(w *world) tenant.Key {
+			return w.entry("in", 11, tenant.Forward, tenant.Entry{DestinationPort: tenant.PortRange{From: 80, To: 80}})
+		}, "protocol any has no ports", 0},
 		{"two limiters on one object", func(w *world) tenant.Key {
 			w.limiter("late", tenant.Key{Kind: tenant.KindZone, ID: "app1/front"}, "app1", tenant.Ingress, tenant.MinRate)
 			return tenant.Key{Kind: tenant.KindRateLimiter, ID: "late"}

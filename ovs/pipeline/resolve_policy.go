@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"fmt"
+	"net/netip"
 
 	"nuage/controller/tenant"
 )
@@ -165,6 +166,9 @@ func (c *Compiler) resolveEntry(s *tenant.State, e *tenant.Entry) (object, strin
 	default:
 		problem = c.lost(s, tenant.Key{Kind: tenant.KindEntry, ID: e.ID})
 	}
+	if err := e.CheckMatch(); err != nil && problem == "" {
+		problem = err.Error()
+	}
 	if problem == "" {
 		o.rule, problem = c.ruleOf(s, p.DomainID, e)
 	}
@@ -189,18 +193,23 @@ func (c *Compiler) ruleOf(s *tenant.State, domainID string, e *tenant.Entry) (*r
 	}{{sourceEnd, e.From}, {targetEnd, e.To}} {
 		k, named := sd.Key()
 		trouble, missing := "", false
+		within := func(p netip.Prefix) {
+			if missing = !p.Addr().Is4(); !missing {
+				r.sides = append(r.sides, inPrefix(sd.addr, p))
+			}
+		}
 		switch sd.Kind {
 		case tenant.SideCIDR:
-			r.sides = append(r.sides, inPrefix(sd.addr, sd.CIDR))
+			within(sd.CIDR)
 		case tenant.SideNetworkMacro:
 			if m := s.NetworkMacros[k.ID]; m != nil {
-				r.sides = append(r.sides, inPrefix(sd.addr, m.CIDR))
+				within(m.CIDR)
 			} else {
 				missing = true
 			}
 		case tenant.SideSubnet:
 			if sn := s.Subnets[k.ID]; sn != nil && sn.DomainID == domainID {
-				r.sides = append(r.sides, inPrefix(sd.addr, sn.CIDR))
+				within(sn.CIDR)
 			} else {
 				missing = true
 			}
