@@ -98,6 +98,11 @@ func TestStatelessConnectionIsLoggedOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	p.loggedOnce(t)
+}
+
+func (p *policed) loggedOnce(t *testing.T) {
+	t.Helper()
 	lines := func() (n int) {
 		for _, e := range p.lines.AllEntries() {
 			if e.Data["log"] == flowLogName {
@@ -112,7 +117,28 @@ func TestStatelessConnectionIsLoggedOnce(t *testing.T) {
 		}
 		return ""
 	})
+	time.Sleep(200 * time.Millisecond) // for another to come
 	if n := lines(); n > 1 {
 		t.Errorf("%d lines of one connection", n)
 	}
+}
+
+// So is one that nothing ever answers, which connection tracking calls new for longer.
+func TestOneWayConnectionIsLoggedOnce(t *testing.T) {
+	p := newPoliced(t)
+	p.rule(t, "udp", func(e *tenant.Entry) {
+		e.Priority, e.Protocol, e.FlowLogging, e.DestinationPort = 10, tenant.UDP, true, tenant.PortRange{From: 7000, To: 7000}
+	})
+	var server net.PacketConn
+	inside(t, p.db, func() (err error) { server, err = net.ListenPacket("udp4", "10.0.1.3:7000"); return err })
+	defer server.Close()
+	const times = 10
+	datagrams(t, p.web, "10.0.1.3", 7000, 10, times)
+	server.SetDeadline(time.Now().Add(5 * time.Second))
+	for range times {
+		if _, _, err := server.ReadFrom(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.loggedOnce(t)
 }

@@ -32,7 +32,10 @@ func (m form) and(o form) form {
 var (
 	inState    = form{flags: isClear(bitOutOfState)}
 	outOfState = form{flags: isSet(bitOutOfState)}
-	opensTCP   = form{fields: []flow.FieldMatch{isProto(flow.ProtoTCP), flow.Masked(flow.TCPFlags, 0x02, 0x12)}} // SYN without ACK
+	// Until somebody answers, connection tracking calls further packets new as well; that they
+	// are of one that is remembered, the mark tells.
+	opener   = form{state: isOpener, fields: []flow.FieldMatch{flow.Eq(flow.CTMark, 0)}}
+	opensTCP = form{fields: []flow.FieldMatch{isProto(flow.ProtoTCP), flow.Masked(flow.TCPFlags, 0x02, 0x12)}} // SYN without ACK
 )
 
 // formsOf are the forms of an entry, no two of which any packet has. A stateful entry that
@@ -42,10 +45,10 @@ func formsOf(e *tenant.Entry) []form {
 	switch {
 	case e.Protocol == tenant.AnyProtocol && connections:
 		m := inState
-		m.opens = []form{{state: isOpener}, {state: noState}}
+		m.opens = []form{opener, {state: noState}}
 		return []form{m}
 	case e.Protocol == tenant.AnyProtocol:
-		return []form{{opens: []form{{state: isOpener}, {state: noState}, outOfState}}}
+		return []form{{opens: []form{opener, {state: noState}, outOfState}}}
 	case !e.Protocol.Tracked():
 		return headerForms(e, form{})
 	}
@@ -57,7 +60,7 @@ func formsOf(e *tenant.Entry) []form {
 }
 
 func trackedForms(e *tenant.Entry) []form {
-	base := form{fields: []flow.FieldMatch{flow.Eq(flow.CTIPProto, uint64(e.Protocol))}, state: isTracked, opens: []form{{state: isOpener}}}
+	base := form{fields: []flow.FieldMatch{flow.Eq(flow.CTIPProto, uint64(e.Protocol))}, state: isTracked, opens: []form{opener}}
 	return portForms(e, base.and(inState), flow.CTPortSrc, flow.CTPortDst)
 }
 
