@@ -9,7 +9,9 @@ import (
 type Question struct {
 	From *Vport
 	// Src is the address that it sends from; zero for its own.
-	Src, Dst         netip.Addr
+	Src, Dst netip.Addr
+	// To is the vport that the question names; nil if it names an address.
+	To               *Vport
 	Protocol         Protocol
 	SrcPort, DstPort uint16
 	// Of ICMP; an echo request is 8 and 0.
@@ -105,7 +107,7 @@ func (s *State) Explain(q Question) Explanation {
 	x.Verdict = VerdictAllow
 	if x.Outcome.Decision == Dropped {
 		x.Verdict = VerdictDrop
-		x.Remedy = small.remedy(q, to, x.Outcome)
+		x.Remedy = small.remedy(s, q, to, x.Outcome)
 		return x
 	}
 	if x.Outcome.Decision == Delivered {
@@ -125,18 +127,21 @@ func (x *Explanation) stranded(s *State, q Question, to *Vport) bool {
 	}
 	near := s.Subnets[q.From.SubnetID]
 	switch {
-	case near == nil:
-		return drop("vport", "the subnet of vport %s does not exist", q.From.Name)
 	case q.From.Error != "":
 		return drop("vport", "vport %s could not be attached: %s", q.From.Name, q.From.Error)
+	case near == nil:
+		return drop("vport", "the subnet of vport %s does not exist", q.From.Name)
 	case q.From.Host == "":
 		return drop("vport", "vport %s is not attached to any host", q.From.Name)
 	case to != nil && to.ID == q.From.ID:
 		x.Verdict, x.Reason = VerdictAllow, "a packet to an address of its own never leaves the sender"
 		return true
+	case q.To != nil && !q.Dst.IsValid():
+		x.To = s.end(q.To)
+		return drop("vport", "vport %s has no address, and could not be attached: %s", q.To.Name, q.To.Error)
 	case to != nil && to.Host == "":
 		return drop("vport", "vport %s is not attached to any host", to.Name)
-	case to == nil && near.CIDR.Contains(q.Dst) && q.Dst != near.Gateway:
+	case to == nil && near.CIDR.Contains(q.Dst) && q.Dst != near.Gateway && q.Dst != Broadcast(near.CIDR):
 		return drop("arp", "nobody in subnet %s has %s: ARP for it has no answer", near.Name, q.Dst)
 	}
 	return false
@@ -193,6 +198,9 @@ func (v *Vport) has(a netip.Addr) bool {
 // target is the vport that has the address, and its MAC for it; one that is not attached if
 // no other has it.
 func (s *State) target(q Question) (*Vport, MAC) {
+	if !q.Dst.IsValid() {
+		return nil, MAC{}
+	}
 	if v := s.vportAt(q.From.DomainID, q.Dst); v != nil {
 		return v, v.MAC
 	}
@@ -218,8 +226,11 @@ func (s *State) packet(q Question) Packet {
 			p.EthSrc = vip.MAC
 		}
 	}
+	near := s.Subnets[q.From.SubnetID]
 	if to, mac := s.target(q); to != nil && to.SubnetID == q.From.SubnetID {
 		p.EthDst = mac
+	} else if q.Dst.IsMulticast() || q.Dst == limitedBroadcast || near != nil && q.Dst == Broadcast(near.CIDR) {
+		p.EthDst = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	}
 	switch {
 	case q.Protocol == ICMP:
@@ -230,10 +241,19 @@ func (s *State) packet(q Question) Packet {
 			p.SrcPort = 49152
 		}
 	}
-	if !q.Protocol.Tracked() {
+	if !q.Protocol.Tracked() || q.Protocol == ICMP && !q.asks() {
 		p.Track = TrackNone
 	}
 	return p
+}
+
+var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// asks is whether an ICMP message is a question: echo, timestamp, information. Connection
+// tracking opens a connection for no other: an answer or an error belongs to one that is
+// there, or is invalid.
+func (q Question) asks() bool {
+	return q.ICMPCode == 0 && (q.ICMPType == 8 || q.ICMPType == 13 || q.ICMPType == 15)
 }
 
 // wording is a packet in words.
@@ -257,12 +277,18 @@ func (s *State) end(v *Vport) *End {
 	return e
 }
 
-// replies judges what answers an allowed packet.
+// replies judges what answers an allowed packet; nil if nothing does.
 func (s *State) replies(q Question, to *Vport, p Packet, o Outcome) *Replies {
+	if q.Protocol == ICMP && !q.asks() {
+		return nil
+	}
 	if o.Ingress == nil {
 		return &Replies{true, "allowed: the domain has no active policy"}
 	}
 	back := s.packet(Question{From: to, Src: p.Dst, Dst: p.Src, Protocol: q.Protocol, SrcPort: p.DstPort, DstPort: p.SrcPort})
+	if q.Protocol == ICMP && q.ICMPType != 8 { // whose answer is 0
+		back.ICMPType = q.ICMPType + 1
+	}
 	stateless := o.Ingress.Stateless() || o.Egress.Stateless()
 	switch {
 	case q.Protocol.Tracked() && !stateless:

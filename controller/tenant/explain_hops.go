@@ -94,7 +94,10 @@ func (s *State) guarded(v *Vport, p Packet) string {
 }
 
 func (s *State) routed(q Question, to *Vport) string {
-	if to == nil || to.SubnetID == q.From.SubnetID {
+	switch {
+	case to == nil:
+		return "not routed: it is not for one receiver"
+	case to.SubnetID == q.From.SubnetID:
 		return "not routed: the receiver is in the subnet"
 	}
 	return fmt.Sprintf("from subnet %s to subnet %s, ttl 64 to 63, next MAC %s", s.subnetName(q.From.SubnetID), s.subnetName(to.SubnetID), to.MAC)

@@ -32,19 +32,20 @@ var advice = map[Reason]string{
 	ReasonOutside:        "nothing leaves a domain: the address is in none of its subnets",
 	ReasonNoTunnel:       "a host has no VTEP: see nuagectl get hosts, and nuagectl status there",
 	ReasonHairpin:        "a vport gets nothing back that it sends to itself through the gateway",
+	ReasonBroadcast:      "nothing is sent to many at once: broadcast and multicast are dropped",
 }
 
 // remedy finds the smallest change of policy that allows a packet: that a vport joins a
 // group whose members an entry allows already, or else a new entry. The state is a small
-// one (see around), and ends as it was.
-func (s *State) remedy(q Question, to *Vport, o Outcome) *Remedy {
+// one of the whole (see around), and ends as it was.
+func (s *State) remedy(whole *State, q Question, to *Vport, o Outcome) *Remedy {
 	if o.Ingress == nil || to == nil {
 		if text := advice[o.Reason]; text != "" {
 			return &Remedy{Text: text}
 		}
 		return nil
 	}
-	trial := &trial{State: s, from: q.From, to: to, sent: s.packet(q)}
+	trial := &trial{State: s, whole: whole, from: q.From, to: to, sent: s.packet(q)}
 	defer trial.undo()
 	if step, ok := trial.join(func(o Outcome) bool { return o.Decision == Delivered }); ok {
 		return sum([]RemedyStep{step})
@@ -88,6 +89,7 @@ func sum(steps []RemedyStep) *Remedy {
 // trial changes a state and can take it back.
 type trial struct {
 	*State
+	whole    *State
 	from, to *Vport
 	sent     Packet
 	back     []Change
@@ -189,7 +191,7 @@ func (t *trial) insert(failing *Ruling) (RemedyStep, bool) {
 	if e.Protocol == ICMP {
 		e.ICMPType, e.ICMPCode = SomeByte(t.sent.ICMPType), SomeByte(t.sent.ICMPCode)
 	}
-	e.Stateful = e.defaultStateful()
+	e.Stateful = e.defaultStateful() && (t.sent.Track != TrackNone || !e.Protocol.Tracked())
 	var where string
 	var ok bool
 	if e.Priority, where, ok = t.room(failing); !ok {
@@ -230,14 +232,14 @@ func (t *trial) room(failing *Ruling) (priority uint32, where string, ok bool) {
 	return 0, "", false
 }
 
-// side names one end as closely as entries can: by the group that it alone is for, else by
-// its address.
+// side names one end as closely as entries can: by a group that it alone is in, else by its
+// address. With a group of many the entry would open more than was asked for.
 func (t *trial) side(v *Vport, a netip.Addr) Side {
-	if a == v.IPv4 && len(v.PolicyGroups) > 0 {
-		for _, name := range v.PolicyGroups {
-			if g := t.PolicyGroupByName(v.DomainID, name); g != nil {
-				return Side{Kind: SidePolicyGroup, ID: g.ID}
-			}
+	for _, name := range v.PolicyGroups {
+		members := 0
+		t.whole.Children(MemberKey(v.DomainID, name), KindVport, func(string) { members++ })
+		if g := t.PolicyGroupByName(v.DomainID, name); g != nil && a == v.IPv4 && members == 1 {
+			return Side{Kind: SidePolicyGroup, ID: g.ID}
 		}
 	}
 	return Side{Kind: SideCIDR, CIDR: netip.PrefixFrom(a, 32)}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,6 +81,8 @@ func TestExplain(t *testing.T) {
 		question(s, "web-1", "10.34.49.77", TCP, 80),
 		question(s, "web-1", "10.85.85.77", TCP, 80),
 		question(s, "web-1", "198.51.100.1", TCP, 80),
+		question(s, "web-1", "10.85.85.255", UDP, 9),
+		question(s, "web-1", "224.0.0.251", UDP, 5353),
 		question(s, "web-1", "down", TCP, 80),
 		question(s, "web-1", "db-1", 47, 0),
 	} {
@@ -90,6 +93,66 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	golden(t, "testdata/explain.txt", b.String())
+}
+
+// A connection is opened by a message that asks: any other is judged by itself, and nothing
+// answers it, whatever a stateful entry says.
+func TestExplainICMP(t *testing.T) {
+	s := explained(t)
+	p := s.PolicyByName(s.Vports["web-1"].DomainID, "web-to-db")
+	add := func(e Entry) {
+		e.DomainID, e.PolicyID, e.Action, e.Protocol, e.From, e.To = p.DomainID, p.ID, Forward, ICMP, Side{Kind: SideAny}, Side{Kind: SideAny}
+		e.ID = fmt.Sprint("entry ", e.Priority)
+		s.Apply(Change{Key{KindEntry, e.ID}, &e})
+	}
+	ask := func(icmpType, code uint8) Explanation {
+		q := question(s, "web-1", "db-1", ICMP, 0)
+		q.ICMPType, q.ICMPCode = icmpType, code
+		return s.Explain(q)
+	}
+	add(Entry{Priority: 1, Stateful: true})
+	for _, c := range []struct{ icmpType, code uint8 }{{8, 0}, {13, 0}, {15, 0}} {
+		if x := ask(c.icmpType, c.code); x.Verdict != VerdictAllow || x.Sent.Track != TrackNew || x.Replies == nil || !x.Replies.Allowed {
+			t.Errorf("a question: %s", x.text())
+		}
+	}
+	others := []struct{ icmpType, code uint8 }{{0, 0}, {3, 3}, {11, 0}, {14, 0}, {8, 1}}
+	for _, c := range others {
+		if x := ask(c.icmpType, c.code); x.Verdict != VerdictDrop || x.Sent.Track != TrackNone || x.Remedy == nil || !strings.Contains(x.Remedy.Steps[0].YAML, "stateful: false") {
+			t.Errorf("no question: %s", x.text())
+		}
+	}
+	add(Entry{Priority: 2})
+	for _, c := range others {
+		if x := ask(c.icmpType, c.code); x.Verdict != VerdictAllow || x.Replies != nil {
+			t.Errorf("no question, allowed by itself: %s", x.text())
+		}
+	}
+	s.Apply(Change{Key{KindEntry, "entry 1"}, nil})
+	s.Apply(Change{Key{KindEntry, "entry 2"}, nil})
+	add(Entry{Priority: 3, ICMPType: SomeByte(13)})
+	add(Entry{Priority: 4, ICMPType: SomeByte(14)})
+	if x := ask(13, 0); x.Replies == nil || !x.Replies.Allowed || !strings.Contains(x.Replies.Text, "entry 4") {
+		t.Errorf("the answer to a timestamp is one: %s", x.text())
+	}
+}
+
+// A vport that could not be attached has no address to send to.
+func TestExplainUnattached(t *testing.T) {
+	s := explained(t)
+	n := subnetOf(s, "VMSubnet")
+	for _, name := range []string{"failed", "failed too"} {
+		s.Apply(Change{Key{KindVport, name}, &Vport{Meta: Meta{ID: name}, Name: name, DomainID: n.DomainID, ZoneID: n.ZoneID, SubnetID: n.ID, Type: VportContainer,
+			Host: "h1", Error: "no address left for " + name}})
+	}
+	x := s.Explain(Question{From: s.Vports["web-1"], To: s.Vports["failed too"], Protocol: TCP, DstPort: 80})
+	if x.Verdict != VerdictDrop || x.To == nil || x.To.Vport != "failed too" || !strings.Contains(x.Reason, "no address left for failed too") {
+		t.Errorf("%s", x.text())
+	}
+	x = s.Explain(Question{From: &Vport{Meta: Meta{ID: "nowhere"}, Name: "nowhere", Error: "no such zone"}, Dst: s.Vports["web-1"].IPv4, Protocol: TCP, DstPort: 80})
+	if x.Verdict != VerdictDrop || !strings.Contains(x.Reason, "no such zone") {
+		t.Errorf("%s", x.text())
+	}
 }
 
 // golden compares a text with a file, which is written anew with NUAGE_GOLDEN=1.
@@ -110,7 +173,8 @@ func golden(t *testing.T, file, text string) {
 }
 
 // TestRemedyHelps draws policies and questions: what a remedy says, done to the whole
-// state, allows the packet, and explaining leaves the state as it was.
+// state, allows the packet, and explaining leaves the state as it was. A new entry allows no
+// other vport anything.
 func TestRemedyHelps(t *testing.T) {
 	helped := 0
 	rapid.Check(t, func(t *rapid.T) {
@@ -134,6 +198,7 @@ func TestRemedyHelps(t *testing.T) {
 		vports := []string{"web-1", "db-1", "db-2", "other"}
 		q := question(s, rapid.SampledFrom(vports).Draw(t, "from"), rapid.SampledFrom(vports).Draw(t, "to"),
 			rapid.SampledFrom([]Protocol{TCP, UDP, ICMP, SCTP, 47}).Draw(t, "protocol"), rapid.SampledFrom([]uint16{22, 5432}).Draw(t, "port"))
+		q.ICMPType = rapid.SampledFrom([]uint8{8, 8, 0, 3, 13}).Draw(t, "type")
 		entries, members := len(s.Entries), fmt.Sprint(s.Vports["web-1"].PolicyGroups, s.Vports["other"].PolicyGroups)
 		x := s.Explain(q)
 		if len(s.Entries) != entries || fmt.Sprint(s.Vports["web-1"].PolicyGroups, s.Vports["other"].PolicyGroups) != members {
@@ -146,9 +211,24 @@ func TestRemedyHelps(t *testing.T) {
 			return
 		}
 		helped++
+		others := func() (all []string) {
+			for _, from := range vports {
+				for _, to := range vports {
+					if from == q.From.ID && s.Vports[to].IPv4 == q.Dst {
+						continue
+					}
+					o := question(s, from, to, q.Protocol, q.DstPort)
+					o.ICMPType = q.ICMPType
+					all = append(all, from+" "+to+" "+s.Explain(o).Verdict)
+				}
+			}
+			return all
+		}
+		before, joined := others(), false
 		for i, st := range x.Remedy.Steps {
 			if st.YAML == "" {
 				words := strings.Fields(st.Command) // nuagectl set vport ID policyGroups=…
+				joined = true
 				v := *s.Vports[words[3]]
 				v.PolicyGroups = strings.Split(strings.TrimPrefix(words[4], "policyGroups="), ",")
 				s.Apply(Change{Key{KindVport, v.ID}, &v})
@@ -164,6 +244,9 @@ func TestRemedyHelps(t *testing.T) {
 		}
 		if o := s.Verdict(s.Vports[q.From.ID], x.Sent); o.Decision != Delivered {
 			t.Fatalf("%s\nstill: %+v", x.text(), o)
+		}
+		if after := others(); !joined && !slices.Equal(before, after) {
+			t.Fatalf("%sothers were\n%q\nand are\n%q", x.text(), before, after)
 		}
 	})
 	if helped == 0 {

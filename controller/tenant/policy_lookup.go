@@ -89,6 +89,16 @@ func (s *State) vportAt(domainID string, a netip.Addr) *Vport {
 	return nil
 }
 
+// Holder is the attached vport of a domain that is sent what is for an address: whose own it
+// is, or who receives for it as a virtual IP; nil if there is none.
+func (s *State) Holder(domainID string, a netip.Addr) *Vport {
+	if v := s.vportAt(domainID, a); v != nil {
+		return v
+	}
+	v, _ := s.receives(domainID, a)
+	return v
+}
+
 // subnetAt is the subnet of a domain that an address lies in; nil if it lies in none.
 func (s *State) subnetAt(domainID string, a netip.Addr) *Subnet {
 	return firstChild(s, Key{KindDomain, domainID}, KindSubnet, s.Subnets, func(n *Subnet) bool { return n.CIDR.Contains(a) })

@@ -92,7 +92,7 @@ func ask(s *tenant.State, p map[string]string) (q tenant.Question, to *tenant.Vp
 	if to, q.Dst, err = endOf(s, p["to"], "", "", q.From.DomainID); err != nil {
 		return q, nil, err
 	}
-	if !q.Dst.IsValid() {
+	if q.To = to; !q.Dst.IsValid() {
 		q.Dst = to.IPv4
 	}
 	return q, to, nil
@@ -111,7 +111,12 @@ func endOf(s *tenant.State, word, enterprise, domain, domainID string) (*tenant.
 			continue
 		}
 		p := placeOf(s, v.DomainID, "", "")
-		if domainID != "" && v.DomainID != domainID {
+		switch {
+		case domainID == "" || v.DomainID == domainID:
+		case v.DomainID == "":
+			elsewhere = fmt.Sprintf("; the vport %s could not be attached: %s", v.Name, v.Error)
+			continue
+		default:
 			elsewhere = fmt.Sprintf("; the vport %s is in domain %s, and no domain reaches another", v.Name, p.Domain)
 			continue
 		}
@@ -119,8 +124,10 @@ func endOf(s *tenant.State, word, enterprise, domain, domainID string) (*tenant.
 			found = append(found, v)
 		}
 	}
-	if own := slices.IndexFunc(found, func(v *tenant.Vport) bool { return notAddress == nil && v.IPv4 == address }); own >= 0 && domainID != "" {
-		found = found[own : own+1] // the others have it as a virtual IP
+	if notAddress == nil && len(found) > 1 {
+		if holder := s.Holder(domainID, address); holder != nil { // the others have it as a virtual IP, too
+			found = []*tenant.Vport{holder}
+		}
 	}
 	switch {
 	case len(found) == 1 && notAddress == nil:

@@ -42,7 +42,7 @@ func (x *switches) Trace(ctx context.Context, host string, from, to *tenant.Vpor
 	if from.Host != host && (to == nil || to.Host != host) {
 		x.t.Errorf("host %s, which has neither vport, is asked", host)
 	}
-	if p.Src != from.IPv4 || to != nil && p.Dst != to.IPv4 {
+	if p.Src != from.IPv4 || to != nil && p.Dst != to.IPv4 && len(to.VirtualIPs) == 0 {
 		x.t.Errorf("host %s is asked of a packet from %s to %s", host, p.Src, p.Dst)
 	}
 	if end, ok := ctx.Deadline(); !ok || time.Until(end) > 3*time.Second {
@@ -236,5 +236,43 @@ func TestExplainAcrossHosts(t *testing.T) {
 	e.tell("h2", TraceResult{Decision: tenant.Dropped, Reason: tenant.ReasonUnknownAddress})
 	if x := e.ask("from=v1&to=10.34.49.99&protocol=icmp"); x.Differs || len(x.Switches) != 1 || !slices.Equal(e.asked, []string{"h2: v1 to nobody"}) {
 		t.Errorf("to nobody: %+v, asked %q", x, e.asked)
+	}
+}
+
+// Who shares a virtual IP is asked about by it: the one that receives.
+func TestExplainVirtualIP(t *testing.T) {
+	e := newExplaining(t)
+	e.on("h1", "PrivateSubnet", "client", "10.85.85.7", "nu1")
+	first, second := e.on("h1", "VMSubnet", "first", "10.34.49.7", "nu2"), e.on("h2", "VMSubnet", "second", "10.34.49.8", "nu3")
+	for _, v := range []tenant.Vport{second, first} {
+		if status, _, text := e.call("PATCH", "/nuage/v1/vports/"+v.ID, `{"virtualIPs":["10.34.49.50"]}`); status != 200 {
+			t.Fatalf("%d %s", status, text)
+		}
+	}
+	e.tell("h1", denied)
+	status, _, text := e.call("GET", "/nuage/v1/explain?from=client&to=10.34.49.50&protocol=tcp&port=5432", "")
+	var x Explained
+	if err := json.Unmarshal([]byte(text), &x); err != nil || status != 200 || x.To == nil || x.To.Vport != "first" || !strings.HasSuffix(x.Packet, " to 10.34.49.50:5432") {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
+func TestExplainUnattached(t *testing.T) {
+	e := newExplaining(t)
+	e.on("h1", "PrivateSubnet", "v1", "10.85.85.7", "nu1")
+	for _, v := range []tenant.Vport{{Name: "no address", SubnetID: e.find("subnets", "VMSubnet"), Error: "the subnet is full"}, {Name: "nowhere", Error: "no such zone"}} {
+		v.ID, v.Type, v.Host = uuid.NewString(), tenant.VportContainer, "h1"
+		if _, err := e.store.BindVport(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if x := e.ask("from=v1&to=no+address&protocol=tcp&port=80"); x.Verdict != "drop" || !strings.Contains(x.Reason, "the subnet is full") || len(x.Switches) != 0 {
+		t.Errorf("%+v", x)
+	}
+	if x := e.ask("from=nowhere&to=v1&protocol=tcp&port=80"); x.Verdict != "drop" || !strings.Contains(x.Reason, "no such zone") {
+		t.Errorf("%+v", x)
+	}
+	if status, _, text := e.call("GET", "/nuage/v1/explain?from=v1&to=nowhere&protocol=tcp&port=80", ""); status != 404 || !strings.Contains(text, "could not be attached: no such zone") {
+		t.Errorf("%d %s", status, text)
 	}
 }

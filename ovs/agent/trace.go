@@ -60,7 +60,11 @@ func Trace(ctx context.Context, sw Tracer, s *tenant.State, host string, from, t
 	default:
 		return Traced{}, fmt.Errorf("trace: neither vport %s nor the receiver is on host %s", from.Name, host)
 	}
-	text, err := sw.Trace(ctx, packet, "trk,new")
+	state := "trk,new"
+	if p.Track == tenant.TrackNone {
+		state = "trk,inv"
+	}
+	text, err := sw.Trace(ctx, packet, state)
 	if err != nil {
 		return Traced{}, fmt.Errorf("trace: %w", err)
 	}

@@ -109,6 +109,7 @@ func TestTracePolicies(t *testing.T) {
 		entry("out", 1, tenant.Entry{Action: tenant.Forward, Protocol: tenant.TCP, DestinationPort: tenant.PortRange{From: 80, To: 90}, Stateful: true, FlowLogging: true, StatsLogging: true}),
 		entry("out", 2, tenant.Entry{Action: tenant.Reject, Protocol: tenant.UDP}),
 		entry("out", 3, tenant.Entry{Action: tenant.Forward, Protocol: 47}),
+		entry("out", 4, tenant.Entry{Action: tenant.Forward, Protocol: tenant.AnyProtocol, Stateful: true}),
 		entry("in", 1, tenant.Entry{Action: tenant.Deny, Protocol: tenant.TCP, DestinationPort: tenant.PortRange{From: 85, To: 85}, FlowLogging: true,
 			From: tenant.Side{Kind: tenant.SideAny}, To: tenant.Side{Kind: tenant.SidePolicyGroup, ID: "g"}}))
 	if err := a.WaitProgrammed(t.Context(), "v2"); err != nil {
@@ -127,6 +128,12 @@ func TestTracePolicies(t *testing.T) {
 					}
 					p := tracedPacket(s.Vports[from], s.Vports[to], proto)
 					p.DstPort = port
+					if proto == tenant.ICMP {
+						p.ICMPType = map[uint16]uint8{22: 8, 80: 3, 85: 0}[port]
+						if p.ICMPType != 8 { // it opens nothing
+							p.Track = tenant.TrackNone
+						}
+					}
 					want := s.Verdict(s.Vports[from], p)
 					got, err := Trace(t.Context(), h.bridge, s, thisHost, s.Vports[from], s.Vports[to], p)
 					if err != nil || got.Decision != want.Decision || got.Reason != want.Reason {
