@@ -90,15 +90,19 @@ func TestRefusedIsForgotten(t *testing.T) {
 
 // A connection is one line of the log, also by an entry that remembers nothing.
 func TestStatelessConnectionIsLoggedOnce(t *testing.T) {
-	p := newPoliced(t)
-	p.tcp7000(t, func(e *tenant.Entry) { e.FlowLogging, e.Stateful = true, false })
-	client, server := p.open(t)
-	for range 20 {
-		if err := errors.Join(carries(client, server, 10), carries(server, client, 10)); err != nil {
-			t.Fatal(err)
-		}
+	for _, protocol := range []tenant.Protocol{tenant.TCP, tenant.AnyProtocol} {
+		t.Run(protocol.String(), func(t *testing.T) {
+			p := newPoliced(t)
+			p.rule(t, "logged", func(e *tenant.Entry) { e.Priority, e.Protocol, e.FlowLogging, e.Stateful = 10, protocol, true, false })
+			client, server := p.open(t)
+			for range 20 {
+				if err := errors.Join(carries(client, server, 10), carries(server, client, 10)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.loggedOnce(t)
+		})
 	}
-	p.loggedOnce(t)
 }
 
 func (p *policed) loggedOnce(t *testing.T) {

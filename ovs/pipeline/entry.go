@@ -48,7 +48,7 @@ func formsOf(e *tenant.Entry) []form {
 		m.opens = []form{opener, {state: noState}}
 		return []form{m}
 	case e.Protocol == tenant.AnyProtocol:
-		return []form{{opens: []form{opener, {state: noState}, outOfState}}}
+		return []form{{opens: opensAny(e)}}
 	case !e.Protocol.Tracked():
 		return headerForms(e, form{})
 	}
@@ -57,6 +57,21 @@ func formsOf(e *tenant.Entry) []form {
 		forms = append(forms, headerForms(e, outOfState)...)
 	}
 	return forms
+}
+
+// opensAny are the packets that open what an entry of any protocol decides that speaks of no
+// connections. Of what it allows nothing is remembered: the state of TCP does not tell.
+func opensAny(e *tenant.Entry) []form {
+	if e.Action != tenant.Forward {
+		return []form{opener, {state: noState}, outOfState}
+	}
+	all := []form{{state: noState}}
+	for _, state := range []form{opener, outOfState} {
+		for _, first := range []form{opensTCP, {fields: []flow.FieldMatch{isProto(flow.ProtoUDP)}}, {fields: []flow.FieldMatch{isProto(flow.ProtoICMP)}}} {
+			all = append(all, state.and(first))
+		}
+	}
+	return all
 }
 
 func trackedForms(e *tenant.Entry) []form {

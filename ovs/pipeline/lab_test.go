@@ -385,7 +385,7 @@ func expectLogs(w *world, from *tenant.Vport, p tenant.Packet, o tenant.Outcome)
 		if r == nil {
 			break
 		}
-		if e := r.Entry; e != nil && e.FlowLogging && (opens(p) || e.Stateful || e.Protocol != tenant.TCP || e.Action != tenant.Forward) {
+		if e := r.Entry; e != nil && e.FlowLogging && (opens(p) || e.Stateful || tenant.Protocol(p.Protocol) != tenant.TCP || e.Action != tenant.Forward) {
 			n++
 		}
 		if !r.Allowed {
