@@ -189,6 +189,11 @@ func TestPolicyRefusals(t *testing.T) {
 	if _, err := s.BindVport(ctx, member); err != nil {
 		t.Fatal(err)
 	}
+	neighbour := newVport(w.p.Subnet, "10.0.1.8")
+	neighbour.Name = "neighbour"
+	if _, err := s.BindVport(ctx, neighbour); err != nil {
+		t.Fatal(err)
+	}
 	db := mustRead(t, s).PolicyGroupByName(w.p.Domain.ID, "db")
 	createEntry := func(e tenant.Entry) error { _, err := s.CreateEntry(ctx, e); return err }
 	updateVport := func(vips ...string) error {
@@ -238,6 +243,7 @@ func TestPolicyRefusals(t *testing.T) {
 		{tenant.ErrNotFound, "policy group x not found in domain D: create it first (nuagectl apply), or allow making it on the fly (NUAGE_AUTOCREATE=true)", s.EnsurePolicyGroups(ctx, w.p.Domain.ID, []string{"web", "x"}, false)},
 		{tenant.ErrInvalid, "vport web: virtual IP: 10.0.2.9 is not in 10.0.1.0/24", updateVport("10.0.2.9")},
 		{tenant.ErrConflict, "vport web: virtual IP 10.0.1.1 is the gateway of subnet 10.0.1.0-24", updateVport("10.0.1.9", "10.0.1.1")},
+		{tenant.ErrConflict, "vport web: virtual IP 10.0.1.8 is the address of vport neighbour", updateVport("10.0.1.9", "10.0.1.8")},
 		{tenant.ErrInvalid, "vport web: virtual IP 10.0.1.9 is given twice", updateVport("10.0.1.9", "10.0.1.9")},
 	} {
 		if !errors.Is(c.err, c.class) || c.err.Error() != c.text {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"nuage/controller/tenant"
 )
@@ -135,15 +136,17 @@ func (s *Store) rebind(st *tenant.State, t *txn, have, want *tenant.Vport) error
 }
 
 // UpdateVport changes a vport's name, host, interface, groups, address spoofing, virtual
-// IPs, owner, user and error. A virtual IP is an address of the vport's subnet. Its
-// subnet, MAC and address never change: another address is another vport. The lease of its
-// address is the vport's host's.
+// IPs, owner, user and error. A virtual IP is an address of the vport's subnet, and when it is
+// given, none that another vport has as its own. Its subnet, MAC and address never change:
+// another address is another vport. The lease of its address is the vport's host's.
 func (s *Store) UpdateVport(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
 	read := func(r *reader) error {
 		err := r.rivals(vportEntry(&v))
 		if have := r.st.Vports[v.ID]; err == nil && have != nil {
-			err = errors.Join(r.objects(subnetKey(have.DomainID, have.SubnetID)),
-				r.lease(&tenant.Lease{DomainID: have.DomainID, SubnetID: have.SubnetID, Address: have.IPv4}))
+			err = r.objects(subnetKey(have.DomainID, have.SubnetID))
+			for _, vip := range append([]tenant.VirtualIP{{IPv4: have.IPv4}}, fresh(have, &v)...) {
+				err = errors.Join(err, r.lease(&tenant.Lease{DomainID: have.DomainID, SubnetID: have.SubnetID, Address: vip.IPv4}))
+			}
 		}
 		return err
 	}
@@ -157,7 +160,19 @@ func (s *Store) UpdateVport(ctx context.Context, v tenant.Vport) (tenant.Vport, 
 			fixed("IPv4 address", have.IPv4, &v.IPv4), fixed("type", have.Type, &v.Type)); err != nil {
 			return vportEntry(have).called(err)
 		}
+		for _, vip := range fresh(have, v) {
+			if l := st.Leases[tenant.LeaseID(v.SubnetID, vip.IPv4.String())]; l != nil && l.VportID != "" {
+				return vportEntry(have).called(tenant.Errorf(tenant.ErrConflict, "virtual IP %s is the address of %s", vip.IPv4, nameOf(st, tenant.Key{Kind: tenant.KindVport, ID: l.VportID})))
+			}
+		}
 		return s.changeVport(st, t, have, v)
+	})
+}
+
+// fresh are the virtual IPs that a vport does not have yet.
+func fresh(have, want *tenant.Vport) []tenant.VirtualIP {
+	return slices.DeleteFunc(slices.Clone(want.VirtualIPs), func(vip tenant.VirtualIP) bool {
+		return slices.ContainsFunc(have.VirtualIPs, func(o tenant.VirtualIP) bool { return o.IPv4 == vip.IPv4 })
 	})
 }
 
