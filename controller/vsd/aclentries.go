@@ -65,28 +65,29 @@ func aclEntries(d tenant.Direction) *spec[tenant.Entry] {
 			o.Action, o.Protocol = tenant.Forward, tenant.TCP // as in VSD
 			o.From.Kind, o.To.Kind = tenant.SideAny, tenant.SideAny
 		},
-		fields: append(fixed[tenant.Entry](map[string]any{"etherType": "0x0800", "policyState": "LIVE", "associatedLiveEntityID": nil}),
-			field[tenant.Entry]{name: "action",
+		fields: append(fixed[tenant.Entry](map[string]any{"associatedLiveEntityID": nil}),
+			// What would have an entry match less than it does here.
+			only[tenant.Entry]("etherType", "0x0800", "an entry is about IPv4 (0x0800), and about nothing else"),
+			only[tenant.Entry]("policyState", "LIVE", "there are no drafts: an entry is in force as soon as it is made"),
+			only[tenant.Entry]("associatedTrafficTypeID", "", "there are no L4 services: say protocol and ports"),
+			only[tenant.Entry]("associatedL7ApplicationSignatureID", "", "applications are not told apart: say protocol and ports"),
+			only[tenant.Entry]("webFilterID", "", "there are no web filters: say protocol and ports"),
+			kept(field[tenant.Entry]{name: "action",
 				get: func(_ *tenant.State, o *tenant.Entry) any { return string(o.Action) },
-				set: func(o *tenant.Entry, v string) error {
-					o.Action = tenant.Action(cmp.Or(strings.ToUpper(v), string(o.Action)))
-					return nil
-				}},
-			field[tenant.Entry]{name: "protocol",
+				set: func(o *tenant.Entry, v string) error { o.Action = tenant.Action(strings.ToUpper(v)); return nil }}),
+			kept(field[tenant.Entry]{name: "protocol",
 				get: func(_ *tenant.State, o *tenant.Entry) any {
 					if o.Protocol == tenant.AnyProtocol {
 						return "ANY"
 					}
 					return strconv.Itoa(int(o.Protocol))
 				},
-				set: func(o *tenant.Entry, v string) error { // null is no wish, and never any protocol
-					return parsed("protocol", tenant.ParseProtocol, func(o *tenant.Entry) *tenant.Protocol { return &o.Protocol })(o, cmp.Or(v, o.Protocol.String()))
-				}},
+				set: parsed("protocol", tenant.ParseProtocol, func(o *tenant.Entry) *tenant.Protocol { return &o.Protocol })}),
 			textual("sourcePort", tenant.ParsePortRange, func(o *tenant.Entry) *tenant.PortRange { return &o.SourcePort }),
 			textual("destinationPort", tenant.ParsePortRange, func(o *tenant.Entry) *tenant.PortRange { return &o.DestinationPort }),
 			textual("ICMPType", tenant.ParseOptionalByte, func(o *tenant.Entry) *tenant.OptionalByte { return &o.ICMPType }),
 			textual("ICMPCode", tenant.ParseOptionalByte, func(o *tenant.Entry) *tenant.OptionalByte { return &o.ICMPCode }),
-			textual("DSCP", tenant.ParseOptionalByte, func(o *tenant.Entry) *tenant.OptionalByte { return &o.DSCP }),
+			kept(textual("DSCP", tenant.ParseOptionalByte, func(o *tenant.Entry) *tenant.OptionalByte { return &o.DSCP })),
 			chosen("priority", func(o *tenant.Entry) *uint32 { return &o.Priority }),
 			text("description", func(o *tenant.Entry) *string { return &o.Description }),
 			flagged("stateful", func(o *tenant.Entry) *bool { return &o.Stateful }),

@@ -2,6 +2,7 @@ package vsd
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -156,6 +157,61 @@ func TestPolicyResources(t *testing.T) {
 		if status, _, text := b.call("DELETE", "/nuage/api/v6/"+path, ""); status != 204 {
 			t.Errorf("delete %s: %d %s", path, status, text)
 		}
+	}
+}
+
+// An attribute that is null is as if it were not there when an entry is made, and leaves an
+// entry what every entry has: neither may come to allow more than before.
+func TestNullWidensNothing(t *testing.T) {
+	b := newBench(t)
+	_, d, _, n := b.tree()
+	in := b.post("domains/"+d+"/ingressacltemplates", `{"name":"in"}`)
+	path := "ingressacltemplates/" + in + "/ingressaclentrytemplates"
+	entry := b.objects(201, "POST", path, `{"action":null,"protocol":null,"DSCP":null,"sourcePort":null,"locationType":null,"networkType":null,"networkID":null,"stateful":null}`)[0]
+	if entry["protocol"] != "6" || entry["action"] != "FORWARD" || entry["DSCP"] != "*" || entry["sourcePort"] != "*" || entry["networkType"] != "ANY" {
+		t.Errorf("an entry of nulls: %v", entry)
+	}
+	entry = b.objects(201, "POST", path, `{"protocol":"17","DSCP":"46","destinationPort":"53"}`)[0]
+	for _, nothing := range []string{"null", `""`} {
+		now := b.objects(200, "PUT", "ingressaclentrytemplates/"+entry["ID"].(string), fmt.Sprintf(`{"action":%[1]s,"protocol":%[1]s,"DSCP":%[1]s,"locationType":%[1]s,"networkType":%[1]s,"etherType":%[1]s}`, nothing))[0]
+		if now["protocol"] != "17" || now["DSCP"] != "46" || now["destinationPort"] != "53" {
+			t.Errorf("after a PUT of %s: %v", nothing, now)
+		}
+	}
+	if now := b.objects(200, "PUT", "ingressaclentrytemplates/"+entry["ID"].(string), `{"destinationPort":null}`)[0]; now["destinationPort"] != "*" {
+		t.Errorf("a port is not cleared: %v", now)
+	}
+	v := b.attach(n, "v1", "10.85.85.7", "nu1")
+	b.objects(200, "PUT", "vports/"+v.ID, `{"addressSpoofing":"ENABLED"}`)
+	if now := b.objects(200, "PUT", "vports/"+v.ID, `{"addressSpoofing":null}`)[0]; now["addressSpoofing"] != "ENABLED" {
+		t.Errorf("spoofing after a PUT of null: %v", now["addressSpoofing"])
+	}
+}
+
+// What would make an entry match less, and cannot be done, is refused: without it the entry
+// would allow what nobody has allowed.
+func TestNarrowerThanCanBe(t *testing.T) {
+	b := newBench(t)
+	_, d, _, _ := b.tree()
+	for _, direction := range []string{"ingress", "egress"} {
+		p := b.post("domains/"+d+"/"+direction+"acltemplates", `{"name":"`+direction+`"}`)
+		path := direction + "acltemplates/" + p + "/" + direction + "aclentrytemplates"
+		whole := b.objects(201, "POST", path, `{"etherType":"0x0800","associatedTrafficType":null,"associatedTrafficTypeID":"","webFilterID":null,"policyState":"LIVE"}`)[0]
+		for property, body := range map[string]string{
+			"etherType":                          `{"etherType":"0x86DD","protocol":"ANY"}`,
+			"associatedTrafficTypeID":            `{"associatedTrafficType":"L4_SERVICE","associatedTrafficTypeID":"9d1e"}`,
+			"associatedL7ApplicationSignatureID": `{"associatedL7ApplicationSignatureID":"9d1e"}`,
+			"webFilterID":                        `{"webFilterType":"WEB_CATEGORY","webFilterID":"9d1e"}`,
+			"policyState":                        `{"policyState":"DRAFT"}`,
+		} {
+			b.refused(409, property, "POST", path, body)
+			b.refused(409, property, "PUT", direction+"aclentrytemplates/"+whole["ID"].(string), body)
+		}
+		if got := b.objects(200, "GET", path, ""); len(got) != 1 {
+			t.Errorf("%s entries: %v", direction, got)
+		}
+		text, _ := json.Marshal(whole)
+		b.objects(200, "PUT", direction+"aclentrytemplates/"+whole["ID"].(string), string(text))
 	}
 }
 

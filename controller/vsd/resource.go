@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"strconv"
 	"strings"
@@ -98,37 +99,56 @@ func text[T any](name string, at func(*T) *string) field[T] {
 
 // chosen is a number that the client may choose on creation, and the store chooses else.
 func chosen[T any](name string, at func(*T) *uint32) field[T] {
-	return field[T]{name: name,
+	return kept(field[T]{name: name,
 		get: func(_ *tenant.State, o *T) any { return int64(*at(o)) },
 		set: func(o *T, v string) error {
-			if v == "" {
-				return nil
-			}
 			n, err := strconv.ParseUint(v, 10, 32)
 			if err != nil {
 				return badProperty(name, "%q is not a number in its range", v)
 			}
 			*at(o) = uint32(n)
 			return nil
-		}}
+		}})
 }
 
 // flagged is an attribute that is true or false.
 func flagged[T any](name string, at func(*T) *bool) field[T] {
-	return field[T]{name: name,
+	return kept(field[T]{name: name,
 		get: func(_ *tenant.State, o *T) any { return *at(o) },
 		set: func(o *T, v string) (err error) {
-			if v == "" {
-				return nil
-			}
 			if *at(o), err = strconv.ParseBool(v); err != nil {
 				return badProperty(name, "%q is neither true nor false", v)
 			}
 			return nil
-		}}
+		}})
 }
 
 func required[T any](f field[T]) field[T] { f.required = true; return f }
+
+// kept is an attribute that every object has, so that nothing can be given for it.
+func kept[T any](f field[T]) field[T] {
+	set := f.set
+	f.set = func(o *T, v string) error {
+		if v == "" {
+			return nil
+		}
+		return set(o, v)
+	}
+	return f
+}
+
+// only is an attribute that has one value here. Another one is refused, since who gives it
+// relies on it.
+func only[T any](name, value, why string) field[T] {
+	return kept(field[T]{name: name,
+		get: func(*tenant.State, *T) any { return orNull(value) },
+		set: func(_ *T, v string) error {
+			if !strings.EqualFold(v, value) {
+				return badProperty(name, "%s", why)
+			}
+			return nil
+		}})
+}
 
 // fixed are attributes whose value is always the same.
 func fixed[T any](values map[string]any) []field[T] {
@@ -244,6 +264,7 @@ func (r *spec[T]) create(ctx context.Context, a *api, s *tenant.State, parentID 
 	if r.insert == nil {
 		return nil, r.refusal()
 	}
+	maps.DeleteFunc(b, func(_ string, v json.RawMessage) bool { return string(v) == "null" })
 	for _, f := range r.fields {
 		if v, _, err := b.text(f.name); f.required && err == nil && v == "" {
 			return nil, badProperty(f.name, "the %s of the %s is missing", f.name, r.called.rest)

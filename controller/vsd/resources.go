@@ -134,14 +134,14 @@ var vports = &spec[tenant.Vport]{
 		"active": true, "subType": "NONE", "systemType": "SOFTWARE", "DPI": "INHERITED",
 	}), machineFields...),
 		required(text("name", func(o *tenant.Vport) *string { return &o.Name })),
-		field[tenant.Vport]{name: "addressSpoofing",
+		kept(field[tenant.Vport]{name: "addressSpoofing",
 			get: func(_ *tenant.State, o *tenant.Vport) any {
 				if o.AddressSpoofing {
 					return "ENABLED"
 				}
 				return "INHERITED"
 			},
-			set: func(o *tenant.Vport, v string) (err error) { o.AddressSpoofing, err = spoofing(v); return err }},
+			set: func(o *tenant.Vport, v string) (err error) { o.AddressSpoofing, err = spoofing(v); return err }}),
 		derived("operationalState", func(s *tenant.State, o *tenant.Vport) any { return operationalStates[vportState(s, o)] }),
 		derived("hasAttachedInterfaces", func(_ *tenant.State, o *tenant.Vport) any { return o.Interface != "" }),
 		derived("domainID", func(_ *tenant.State, o *tenant.Vport) any { return o.DomainID }),
