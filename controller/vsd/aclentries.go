@@ -249,7 +249,7 @@ func (a *api) assign(w http.ResponseWriter, r *http.Request, s *tenant.State, pa
 
 // join makes a vport a member of just these groups.
 func (a *api) join(r *http.Request, s *tenant.State, vportID string, groupIDs []string) error {
-	v := *s.Vports[vportID]
+	v := s.Vports[vportID]
 	var names []string
 	for _, id := range groupIDs {
 		g := s.PolicyGroups[id]
@@ -261,7 +261,8 @@ func (a *api) join(r *http.Request, s *tenant.State, vportID string, groupIDs []
 		}
 		names = append(names, g.Name)
 	}
-	return a.regroup(r, v, names)
+	slices.Sort(names)
+	return a.regroup(r, v, func([]string) []string { return slices.Compact(names) })
 }
 
 // enlist makes just these vports members of a group.
@@ -275,31 +276,34 @@ func (a *api) enlist(r *http.Request, s *tenant.State, g *tenant.PolicyGroup, vp
 		}
 	}
 	for id, v := range s.Vports {
-		is, shall := isMember(s, v, g.ID), slices.Contains(vportIDs, id)
-		names := slices.Clone(v.PolicyGroups)
-		switch {
-		case is == shall:
+		shall := slices.Contains(vportIDs, id)
+		if isMember(s, v, g.ID) == shall {
 			continue
-		case shall:
-			names = append(names, g.Name)
-		default:
-			names = slices.DeleteFunc(names, func(n string) bool { return n == g.Name })
 		}
-		if err := a.regroup(r, *v, names); err != nil {
+		err := a.regroup(r, v, func(names []string) []string {
+			names = slices.DeleteFunc(names, func(n string) bool { return n == g.Name })
+			if shall {
+				names = append(names, g.Name)
+			}
+			slices.Sort(names)
+			return slices.Compact(names)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *api) regroup(r *http.Request, v tenant.Vport, names []string) error {
-	slices.Sort(names)
-	names = slices.Compact(names)
-	if slices.Equal(names, v.PolicyGroups) {
+// regroup changes the names of a vport's groups, of which change is given a copy.
+func (a *api) regroup(r *http.Request, v *tenant.Vport, change func(names []string) []string) error {
+	if slices.Equal(change(slices.Clone(v.PolicyGroups)), v.PolicyGroups) {
 		return nil
 	}
-	v.PolicyGroups = names
-	_, err := a.Store.UpdateVport(r.Context(), v)
+	_, err := changeVport(a.Store, r.Context(), v, func(v *tenant.Vport) error {
+		v.PolicyGroups = change(slices.Clone(v.PolicyGroups))
+		return nil
+	})
 	return err
 }
 

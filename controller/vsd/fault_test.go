@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sirupsen/logrus/hooks/test"
@@ -18,6 +20,12 @@ type troubled struct {
 	Store
 	beforeZone       func(tenant.Zone) error
 	beforeEnterprise func(tenant.Enterprise)
+	beforeVport      func()
+}
+
+func (s *troubled) UpdateVport(ctx context.Context, v tenant.Vport) (tenant.Vport, error) {
+	s.beforeVport()
+	return s.Store.UpdateVport(ctx, v)
 }
 
 func (s *troubled) CreateZone(ctx context.Context, z tenant.Zone) (tenant.Zone, error) {
@@ -109,6 +117,51 @@ func TestPutMeetsWriter(t *testing.T) {
 	if times != 2+writeAttempts {
 		t.Errorf("%d writes", times)
 	}
+}
+
+// TestVportChangesMeanwhile checks that what changes a part of a vport, groups or virtual IPs,
+// changes it as it is by then: a container gets its name at any time.
+func TestVportChangesMeanwhile(t *testing.T) {
+	real := newBench(t)
+	_, d, _, n := real.tree()
+	web, db := real.post("domains/"+d+"/policygroups", `{"name":"web"}`), real.post("domains/"+d+"/policygroups", `{"name":"db"}`)
+	v := real.attach(n, "v0", "10.85.85.7", "nu1")
+	name := 0
+	b := real.over(&troubled{Store: real.store, beforeVport: func() {
+		if name++; name%2 == 1 {
+			real.objects(200, "PUT", "vports/"+v.ID, fmt.Sprintf(`{"name":"v%d"}`, name))
+		}
+	}})
+	for _, c := range [][3]string{{"PUT", "vports/" + v.ID + "/policygroups", `["` + web + `"]`}, {"PUT", "policygroups/" + db + "/vports", `["` + v.ID + `"]`},
+		{"POST", "vports/" + v.ID + "/virtualips", `{"virtualIP":"10.85.85.9"}`}, {"POST", "vports/" + v.ID + "/virtualips", `{"virtualIP":"10.85.85.10"}`},
+		{"DELETE", "virtualips/" + virtualMeta(&v, tenant.VirtualIP{IPv4: netip.MustParseAddr("10.85.85.9")}).ID, ""}} {
+		if status, _, text := b.call(c[0], "/nuage/api/v6/"+c[1], c[2]); status >= 300 {
+			t.Errorf("%v: %d %s", c, status, text)
+		}
+	}
+	s, err := real.store.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if now := s.Vports[v.ID]; name != 10 || now.Name != "v9" || fmt.Sprint(now.PolicyGroups) != "[db web]" || len(now.VirtualIPs) != 1 || now.VirtualIPs[0].IPv4.String() != "10.85.85.10" {
+		t.Errorf("after %d writes %+v", name, now)
+	}
+}
+
+// TestPriorityForEach checks that policies made at once without a priority all get one.
+func TestPriorityForEach(t *testing.T) {
+	b := newBench(t)
+	_, d, _, _ := b.tree()
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			if status, _, text := b.call("POST", "/nuage/api/v6/domains/"+d+"/ingressacltemplates", fmt.Sprintf(`{"name":"p%d"}`, i)); status != 201 {
+				t.Errorf("%d %s", status, text)
+			}
+		})
+	}
+	all.Wait()
+	b.refused(409, "name", "POST", "domains/"+d+"/ingressacltemplates", `{"name":"p1"}`)
 }
 
 func TestDefectIsAnswered(t *testing.T) {

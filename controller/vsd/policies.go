@@ -2,8 +2,10 @@ package vsd
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,18 +70,7 @@ func aclTemplates(d tenant.Direction) *spec[tenant.Policy] {
 		},
 		meta:   func(o *tenant.Policy) *tenant.Meta { return &o.Meta },
 		within: map[string]func(*tenant.Policy) string{"domains": func(o *tenant.Policy) string { return o.DomainID }},
-		adopt: func(s *tenant.State, o *tenant.Policy, parentID string) {
-			o.DomainID, o.Direction = parentID, d
-			if o.Priority != 0 {
-				return
-			}
-			for _, p := range s.Policies {
-				if p.DomainID == parentID && p.Direction == d {
-					o.Priority = max(o.Priority, p.Priority)
-				}
-			}
-			o.Priority += 100
-		},
+		adopt:  func(_ *tenant.State, o *tenant.Policy, parentID string) { o.DomainID, o.Direction = parentID, d },
 		fields: append(fixed[tenant.Policy](map[string]any{
 			"policyState": "LIVE", "priorityType": "NONE", "autoGeneratePriority": false, "allowAddressSpoof": false,
 			"defaultInstallACLImplicitRules": false, "associatedLiveEntityID": nil,
@@ -91,9 +82,33 @@ func aclTemplates(d tenant.Direction) *spec[tenant.Policy] {
 			flagged("defaultAllowIP", func(o *tenant.Policy) *bool { return &o.DefaultAllowIP }),
 			flagged("defaultAllowNonIP", func(o *tenant.Policy) *bool { return &o.DefaultAllowNonIP }),
 		),
-		insert:   Store.CreatePolicy,
+		insert:   insertPolicy,
 		write:    Store.UpdatePolicy,
 		takeAway: Store.DeletePolicy,
+	}
+}
+
+// insertPolicy gives a policy without a priority the next one, as VSD does.
+func insertPolicy(st Store, ctx context.Context, p tenant.Policy) (tenant.Policy, error) {
+	if p.Priority != 0 {
+		return st.CreatePolicy(ctx, p)
+	}
+	for attempt := 1; ; attempt++ {
+		s, err := st.Read(ctx)
+		if err != nil {
+			return p, err
+		}
+		p.Priority = 0
+		s.Children(tenant.Key{Kind: tenant.KindDomain, ID: p.DomainID}, tenant.KindPolicy, func(id string) {
+			if o := s.Policies[id]; o.Direction == p.Direction {
+				p.Priority = max(p.Priority, o.Priority)
+			}
+		})
+		p.Priority += 100
+		made, err := st.CreatePolicy(ctx, p)
+		if err == nil || !errors.Is(err, tenant.ErrExists) || attempt == writeAttempts {
+			return made, err
+		}
 	}
 }
 
@@ -241,12 +256,13 @@ var virtualIPs = &spec[virtualIP]{
 		derived("IPType", func(*tenant.State, *virtualIP) any { return "IPV4" }),
 	},
 	insert: func(st Store, ctx context.Context, o virtualIP) (virtualIP, error) {
-		v := *o.vport
-		v.VirtualIPs = append(append([]tenant.VirtualIP(nil), v.VirtualIPs...), o.VirtualIP)
-		if err := v.Validate(); err != nil {
-			return o, &propertyError{"virtualIP", err}
-		}
-		now, err := st.UpdateVport(ctx, v)
+		now, err := changeVport(st, ctx, o.vport, func(v *tenant.Vport) error {
+			v.VirtualIPs = append(slices.Clone(v.VirtualIPs), o.VirtualIP)
+			if err := v.Validate(); err != nil {
+				return &propertyError{"virtualIP", err}
+			}
+			return nil
+		})
 		o.Meta = virtualMeta(&now, o.VirtualIP)
 		return o, err
 	},
@@ -259,14 +275,31 @@ var virtualIPs = &spec[virtualIP]{
 		if o == nil {
 			return notFound("virtualip", id)
 		}
-		v := *o.vport
-		v.VirtualIPs = nil
-		for _, vip := range o.vport.VirtualIPs {
-			if vip.IPv4 != o.IPv4 {
-				v.VirtualIPs = append(v.VirtualIPs, vip)
-			}
-		}
-		_, err = st.UpdateVport(ctx, v)
+		_, err = changeVport(st, ctx, o.vport, func(v *tenant.Vport) error {
+			v.VirtualIPs = slices.DeleteFunc(slices.Clone(v.VirtualIPs), func(vip tenant.VirtualIP) bool { return vip.IPv4 == o.IPv4 })
+			return nil
+		})
 		return err
 	},
+}
+
+// changeVport makes a change to a vport, as it is when it is written.
+func changeVport(st Store, ctx context.Context, have *tenant.Vport, change func(*tenant.Vport) error) (tenant.Vport, error) {
+	for attempt := 1; ; attempt++ {
+		v := *have
+		if err := change(&v); err != nil {
+			return v, err
+		}
+		now, err := st.UpdateVport(ctx, v)
+		if !errors.Is(err, tenant.ErrStale) || attempt == writeAttempts {
+			return now, err
+		}
+		s, err := st.Read(ctx)
+		if err != nil {
+			return v, err
+		}
+		if have = s.Vports[v.ID]; have == nil {
+			return v, notFound("vport", v.ID)
+		}
+	}
 }
