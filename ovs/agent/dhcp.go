@@ -45,7 +45,7 @@ func (a *Agent) answerDHCP(frame []byte, who asker) []byte {
 		return nil
 	}
 	kind := who.answer(ask)
-	declined := ask.MessageType() == dhcpv4.MessageTypeDecline
+	declined := who.declines(ask)
 	if declined {
 		a.conf.Log.WithFields(map[string]any{"vport": who.vport.Name, "address": who.vport.IPv4, "mac": who.vport.MAC}).
 			Debug("the address was declined: its vport says that somebody else has it")
@@ -72,10 +72,21 @@ func (who asker) asks(ask *dhcpv4.DHCPv4) bool {
 		bytes.Equal(ask.ClientHWAddr, who.vport.MAC[:]) && !given(ask.GatewayIPAddr).IsValid()
 }
 
+// elsewhere tells whether a message is for another server, which it names.
+func (who asker) elsewhere(ask *dhcpv4.DHCPv4) bool {
+	server := given(ask.ServerIdentifier())
+	return server.IsValid() && server != who.subnet.Gateway
+}
+
+// declines tells whether the client says that somebody else has its address.
+func (who asker) declines(ask *dhcpv4.DHCPv4) bool {
+	return ask.MessageType() == dhcpv4.MessageTypeDecline && !who.elsewhere(ask) && given(ask.RequestedIPAddress()) == who.vport.IPv4
+}
+
 // answer is the kind of answer, RFC 2131 §4.3, for a client whose server and address are
-// never in doubt. What names another server is that one's.
+// never in doubt.
 func (who asker) answer(ask *dhcpv4.DHCPv4) dhcpv4.MessageType {
-	if server := given(ask.ServerIdentifier()); server.IsValid() && server != who.subnet.Gateway {
+	if who.elsewhere(ask) {
 		return dhcpv4.MessageTypeNone
 	}
 	has := given(ask.ClientIPAddr)
