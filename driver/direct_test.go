@@ -221,7 +221,10 @@ func TestDirectRefusals(t *testing.T) {
 		t.Errorf("attached, and told as refused: %+v, %v", told, err)
 	}
 	r.ok(r.Detach(bg, mended.ContainerID))
-	r.ok(r.Refuse(bg, mended, errors.New("x")))
+	r.ok(r.Refuse(bg, mended, errors.New(strings.Repeat("x", 100_000)))) // as far as somebody would read it
+	if n := len(r.vportOf(mended.ContainerID).Error); n != 500 {
+		t.Errorf("told in %d bytes", n)
+	}
 	r.ok(r.Detach(bg, mended.ContainerID))
 	r.Wait()
 	r.expect("nothing")

@@ -50,7 +50,7 @@ func (d *Driver) refuse(ctx context.Context, c *Direct, cause error) error {
 			v.DomainID, v.ZoneID = "", ""
 		}
 	}
-	v.Name, v.Owner, v.Error = c.vportName(), c.owner(), cause.Error()
+	v.Name, v.Owner, v.Error = c.vportName(), c.owner(), fmt.Sprintf("%.500s", cause)
 	if err := d.Journal.Apply(journal.Set(kindRefusal, c.ContainerID, v)); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@
 package ipam
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,7 +73,11 @@ func parseOption(key, value string) (Options, error) {
 	case "subnet":
 		o.Subnet = value
 	case "user":
-		o.User = value
+		if o.User = value; value != "" {
+			if err := tenant.ValidateName(value); err != nil {
+				return o, fmt.Errorf("option %s: %w", key, err)
+			}
+		}
 	case "policy-group":
 		return parseGroups(key, value)
 	case "mtu":

@@ -26,6 +26,7 @@ func TestParseOptions(t *testing.T) {
 			Options{Domain: "D", Zone: "Z", Subnet: "S", PolicyGroups: []string{"g"}}, ""},
 		{"docker's own", map[string]string{"com.docker.network.ipam.serial": "true", "RequestAddressType": "com.docker.network.gateway", "domain": "D"}, Options{Domain: "D"}, ""},
 		{"spaces around", map[string]string{"domain": " App 1 "}, Options{Domain: "App 1"}, ""},
+		{"no user's name", map[string]string{"user": "a\x1bb"}, Options{}, `option user: the name "a\x1bb" contains the unprintable character U+001B`},
 		{"unknown", map[string]string{"domian": "D"}, Options{}, `unknown option "domian": known are domain, enterprise (or organization), mtu, policy-group, subnet, user, zone`},
 		{"network without prefix", map[string]string{"network": "D"}, Options{}, `unknown option "network"`},
 		{"unprintable unknown", map[string]string{"a\x1b[31m\nb": "D"}, Options{}, `unknown option "a\x1b[31m\nb"`},

@@ -14,7 +14,7 @@ type MAC [6]byte
 func ParseMAC(s string) (MAC, error) {
 	hw, err := net.ParseMAC(s)
 	if err != nil || len(hw) != 6 {
-		return MAC{}, fmt.Errorf("%w: %q is not a MAC address (six hexadecimal bytes, as in 02:42:ac:11:00:02)", ErrInvalid, s)
+		return MAC{}, fmt.Errorf("%w: %.80q is not a MAC address (six hexadecimal bytes, as in 02:42:ac:11:00:02)", ErrInvalid, s)
 	}
 	m := MAC(hw)
 	if m.IsZero() || m[0]&1 != 0 {

@@ -3,6 +3,7 @@ package monitor
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"nuage/controller/tenant"
@@ -62,7 +63,6 @@ func place(said map[string]string) bool {
 // could be read is filled in all the same.
 func read(said map[string]string, c *driver.Direct) error {
 	c.Enterprise, c.Domain, c.Zone, c.Subnet = said[keyEnterprise], said[keyDomain], said[keyZone], said[keyNetwork]
-	c.User = said[keyUser]
 	for name := range strings.SplitSeq(said[keyPolicyGroup], ",") {
 		name = strings.TrimSpace(name)
 		if name == "" {
@@ -71,17 +71,20 @@ func read(said map[string]string, c *driver.Direct) error {
 		if err := tenant.ValidateName(name); err != nil {
 			return fmt.Errorf("%s: %w", keyPolicyGroup, err)
 		}
-		c.PolicyGroups = append(c.PolicyGroups, name)
+		if !slices.Contains(c.PolicyGroups, name) {
+			c.PolicyGroups = append(c.PolicyGroups, name)
+		}
 	}
-	if c.User != "" {
-		if err := tenant.ValidateName(c.User); err != nil {
+	if user := said[keyUser]; user != "" {
+		if err := tenant.ValidateName(user); err != nil {
 			return fmt.Errorf("%s: %w", keyUser, err)
 		}
+		c.User = user
 	}
 	if ip := said[keyStaticIP]; ip != "" {
 		addr, err := netip.ParseAddr(ip)
 		if err != nil || !addr.Is4() {
-			return tenant.Errorf(tenant.ErrInvalid, "%s: %q is not an IPv4 address", keyStaticIP, ip)
+			return tenant.Errorf(tenant.ErrInvalid, "%s: %.80q is not an IPv4 address", keyStaticIP, ip)
 		}
 		c.StaticIP = addr
 	}

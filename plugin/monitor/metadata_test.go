@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 
 	"nuage/controller/tenant"
@@ -30,10 +31,13 @@ func TestMetadata(t *testing.T) {
 		"the last":    {env: []string{"NUAGE-ZONE=of a file", "NUAGE_ZONE=other", "NUAGE-ZONE=mine", "NUAGE_ZONE=the image's"}, want: driver.Direct{Zone: "mine"}},
 		"hidden":      {env: []string{"NUAGE-ZONE=", "NUAGE-DOMAIN=D"}, labels: labels{"NUAGE-ZONE": "Z"}, want: driver.Direct{Domain: "D"}},
 		"two labels":  {labels: labels{"NUAGE-ZONE": "dashes", "NUAGE_ZONE": "underscores"}, want: driver.Direct{Zone: "dashes"}},
-		"groups":      {env: []string{"NUAGE-ZONE=Z", "NUAGE-POLICY-GROUP=web, db,,"}, want: driver.Direct{Zone: "Z", PolicyGroups: []string{"web", "db"}}},
+		"groups":      {env: []string{"NUAGE-ZONE=Z", "NUAGE-POLICY-GROUP=web, db,,web"}, want: driver.Direct{Zone: "Z", PolicyGroups: []string{"web", "db"}}},
 		"MAC":         {env: []string{"NUAGE-ZONE=Z", "NUAGE-MAC=02:00:00:00:00:07"}, want: driver.Direct{Zone: "Z", MAC: tenant.MAC{2, 0, 0, 0, 0, 7}}},
 		"bad group":   {env: []string{"NUAGE-ZONE=Z", "NUAGE-POLICY-GROUP=web,-db"}, want: driver.Direct{Zone: "Z", PolicyGroups: []string{"web"}}, fails: true},
-		"bad user":    {env: []string{"NUAGE-ZONE=Z", "NUAGE-USER=a\x1bb"}, want: driver.Direct{Zone: "Z", User: "a\x1bb"}, fails: true},
+		"bad user":    {env: []string{"NUAGE-ZONE=Z", "NUAGE-USER=a\x1bb"}, want: driver.Direct{Zone: "Z"}, fails: true},
+		"long user":   {env: []string{"NUAGE-ZONE=Z", "NUAGE-USER=" + strings.Repeat("x", 100_000)}, want: driver.Direct{Zone: "Z"}, fails: true},
+		"long IP":     {env: []string{"NUAGE-ZONE=Z", "NUAGE-STATIC-IP=" + strings.Repeat("\n", 100_000)}, want: driver.Direct{Zone: "Z"}, fails: true},
+		"long MAC":    {env: []string{"NUAGE-ZONE=Z", "NUAGE-MAC=" + strings.Repeat("0:", 50_000)}, want: driver.Direct{Zone: "Z"}, fails: true},
 		"IPv6":        {env: []string{"NUAGE-ZONE=Z", "NUAGE-STATIC-IP=fd00::1"}, want: driver.Direct{Zone: "Z"}, fails: true},
 		"group MAC":   {env: []string{"NUAGE-ZONE=Z", "NUAGE-MAC=01:00:00:00:00:07"}, want: driver.Direct{Zone: "Z"}, fails: true},
 		"gateway MAC": {env: []string{"NUAGE-ZONE=Z", "NUAGE-MAC=" + tenant.GatewayMAC.String()}, want: driver.Direct{Zone: "Z"}, fails: true},
@@ -45,6 +49,8 @@ func TestMetadata(t *testing.T) {
 		var got driver.Direct
 		if err := read(said, &got); (err != nil) != c.fails || err != nil && !errors.Is(err, tenant.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
+		} else if err != nil && len(err.Error()) > 500 {
+			t.Errorf("%s: an error of %d bytes", name, len(err.Error()))
 		}
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)

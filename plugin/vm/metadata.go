@@ -82,13 +82,24 @@ func concerns(port string, ids map[string]string) bool {
 // read understands an interface's external IDs. What it says of the machine is as far as it
 // was understood also beside an error, which is tenant.ErrInvalid.
 func read(port string, ids map[string]string) (machine, error) {
-	m := machine{Port: port, Enterprise: ids[keyEnterprise], Domain: ids[keyDomain], Zone: ids[keyZone], Subnet: ids[keyNetwork],
-		User: ids[keyUser], UUID: first(ids, uuidKeys), Name: ids[keyName]}
+	m := machine{Port: port, Enterprise: ids[keyEnterprise], Domain: ids[keyDomain], Zone: ids[keyZone], Subnet: ids[keyNetwork]}
 	if !slices.ContainsFunc(mineKeys, func(k string) bool { return ids[k] != "" }) {
 		m.Made = ids[keyIfaceID]
 	}
 	bad := func(key string, err error) (machine, error) {
 		return m, tenant.Errorf(tenant.ErrInvalid, "%s: %v", key, err)
+	}
+	for _, said := range []struct {
+		key, text string
+		into      *string
+	}{{keyName, ids[keyName], &m.Name}, {uuidKeys[0], first(ids, uuidKeys), &m.UUID}, {keyUser, ids[keyUser], &m.User}} {
+		if said.text == "" {
+			continue
+		}
+		if err := tenant.ValidateName(said.text); err != nil {
+			return bad(said.key, err)
+		}
+		*said.into = said.text
 	}
 	var err error
 	if text := ids[keyMAC]; text != "" {
@@ -102,20 +113,14 @@ func read(port string, ids map[string]string) (machine, error) {
 	} else if m.Made == "" {
 		return bad(keyMAC, tenant.Errorf(tenant.ErrInvalid, "missing: the MAC address that the machine's own interface has"))
 	}
-	if m.name() != port {
-		if err := tenant.ValidateName(m.name()); err != nil {
-			m.Name, m.UUID = "", ""
-			return bad(keyName, err)
-		}
-	}
 	if text := ids[keyCIDR]; text != "" {
 		if m.CIDR, err = netip.ParsePrefix(text); err != nil {
-			return bad(keyCIDR, tenant.Errorf(tenant.ErrInvalid, "%q is not a prefix such as 10.34.49.0/24", text))
+			return bad(keyCIDR, tenant.Errorf(tenant.ErrInvalid, "%.80q is not a prefix such as 10.34.49.0/24", text))
 		}
 	}
 	if text := first(ids, staticIPKeys); text != "" {
 		if m.Want, err = netip.ParseAddr(text); err != nil || !m.Want.Is4() {
-			return bad(keyStaticIP, tenant.Errorf(tenant.ErrInvalid, "%q is not an IPv4 address", text))
+			return bad(keyStaticIP, tenant.Errorf(tenant.ErrInvalid, "%.80q is not an IPv4 address", text))
 		}
 	}
 	for g := range strings.SplitSeq(ids[keyGroup], ",") {

@@ -128,6 +128,8 @@ func TestWrongMetadata(t *testing.T) {
 		{place(mac1, "nuage-static-ip=here"), "nuage-static-ip", false},
 		{place(mac1, "nuage-policy-group=-x"), "nuage-policy-group", false},
 		{place(mac1, "vm-name=-x"), "vm-name", false},
+		{place(mac1, "nuage-user=-x"), "nuage-user", false},
+		{place(mac1, "vm-uuid= x"), "vm-uuid", false},
 		{place(mac1, "nuage-static-ip=10.99.0.1"), "not in subnet VMSubnet", true},
 		{place(mac1, "nuage-static-ip=10.34.49.1"), "gateway", true},
 		{place(mac1, "nuage-static-ip=10.34.49.5"), "in use by vport db-1", true},
@@ -143,7 +145,7 @@ func TestWrongMetadata(t *testing.T) {
 			}
 			return ""
 		})
-		if i == 13 { // what stood in the way goes
+		if i == 15 { // what stood in the way goes
 			if err := r.store.DeleteVport(context.Background(), taken.ID); err != nil {
 				t.Fatal(err)
 			}
