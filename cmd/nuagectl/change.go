@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -21,7 +23,7 @@ type applied struct {
 }
 
 func (c *command) apply() *cobra.Command {
-	var file string
+	var files []string
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
@@ -33,9 +35,12 @@ mistake changes nothing.`,
 		Example: `  nuagectl apply -f app1.yaml
   nuagectl apply -f app1.yaml --dry-run
   nuagectl export App1 | sed s/App1/App2/ | nuagectl apply -f -`,
-		Args: cobra.NoArgs,
+		Args: needs(0, "the file goes behind -f: nuagectl apply -f FILE"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			text, err := readFile(cmd.InOrStdin(), file)
+			if len(files) != 1 {
+				return usagef("-f is given %d times: several files are applied one by one, or as one with --- between them", len(files))
+			}
+			text, err := readFile(cmd.Context(), cmd.InOrStdin(), files[0])
 			if err != nil {
 				return err
 			}
@@ -54,21 +59,51 @@ mistake changes nothing.`,
 			return a.report(cmd.OutOrStdout(), dryRun, err)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "filename", "f", "", "`FILE` to apply, or - for standard input")
+	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "`FILE` to apply, or - for standard input")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be changed, and change nothing")
 	_ = cmd.MarkFlagRequired("filename") // the flag is there
 	return cmd
 }
 
-func readFile(in io.Reader, name string) ([]byte, error) {
-	if name != "-" {
-		return os.ReadFile(name)
+// maxFile is what the API takes at once.
+const maxFile = 8 << 20
+
+// readFile reads a file, or standard input for as long as ctx lasts.
+func readFile(ctx context.Context, in io.Reader, name string) ([]byte, error) {
+	what := name
+	if name == "-" {
+		what = "standard input"
+	} else {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
 	}
-	text, err := io.ReadAll(in)
-	if err != nil {
-		return nil, fmt.Errorf("standard input: %w", err)
+	type result struct {
+		text []byte
+		err  error
 	}
-	return text, nil
+	read := make(chan result, 1)
+	go func() {
+		text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+		read <- result{text, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-read:
+		switch path := (*fs.PathError)(nil); {
+		case errors.As(r.err, &path):
+			return nil, fmt.Errorf("%s: %w", what, path.Err)
+		case r.err != nil:
+			return nil, fmt.Errorf("%s: %w", what, r.err)
+		case len(r.text) > maxFile:
+			return nil, fmt.Errorf("%s: it is larger than the %d MB that can be applied at once: split it, for example by domain", what, maxFile>>20)
+		}
+		return r.text, nil
+	}
 }
 
 // report says what was changed, up to an error in the midst of it.
@@ -141,7 +176,7 @@ while the host is alive, unless --force is given.`,
   nuagectl delete entry web-to-db/20
   nuagectl delete ratelimiter "zone DockerZone ingress"
   nuagectl delete host node3`,
-		Args:              cobra.ExactArgs(2),
+		Args:              needs(2, "say what to delete: nuagectl delete KIND NAME"),
 		ValidArgsFunction: completeKind,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := findKind(args[0])
@@ -169,7 +204,7 @@ while the host is alive, unless --force is given.`,
 }
 
 func (c *command) remove(cmd *cobra.Command, k kind, name string, in place) error {
-	o, err := c.resolve(cmd, k, in.query(name), name)
+	o, err := c.resolve(cmd, k, in, name)
 	if err != nil {
 		return err
 	}
@@ -201,19 +236,19 @@ const (
 )
 
 // resolve is the only object meant.
-func (c *command) resolve(cmd *cobra.Command, k kind, query url.Values, name string) (object, error) {
+func (c *command) resolve(cmd *cobra.Command, k kind, in place, name string) (object, error) {
 	var list []object
 	for n := 0; len(list) == 0 && (n == 0 || k.name == "vports" && n < nameTries); n++ {
 		if n > 0 {
 			time.Sleep(nameEvery)
 		}
-		if err := c.client.get(cmd.Context(), "/nuage/v1/"+k.name, query, &list); err != nil {
+		if err := c.client.get(cmd.Context(), "/nuage/v1/"+k.name, in.query(name), &list); err != nil {
 			return nil, err
 		}
 	}
 	switch len(list) {
 	case 0:
-		return nil, fmt.Errorf("%s %s not found", k.singular(), name)
+		return nil, fmt.Errorf("%s %s not found%s", k.singular(), name, in.words())
 	case 1:
 		return list[0], nil
 	}

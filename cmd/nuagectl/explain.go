@@ -60,7 +60,7 @@ for allow and for drop, and of a host that does not answer it is said why.`,
 		Example: `  nuagectl explain web-1 db-1 tcp/5432
   nuagectl explain 10.85.85.2 10.34.49.2 icmp --domain App1 --enterprise DCEnterprise
   nuagectl explain web-1 198.51.100.1 udp/53 -o json`,
-		Args: cobra.ExactArgs(3),
+		Args: needs(3, "say what to explain: nuagectl explain SRC DST PROTO[/PORT], such as web-1 db-1 tcp/5432"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !slices.Contains([]string{"text", "json", "yaml"}, output) {
 				return usagef("unknown output %q: it is one of text, json, yaml", output)

@@ -208,6 +208,21 @@ func (p *place) query(name string) url.Values {
 	return q
 }
 
+// words says the place after what is there: " in domain App1 of enterprise DCEnterprise".
+func (p *place) words() string {
+	var words string
+	for _, in := range []struct{ kind, name string }{{"subnet", p.subnet}, {"zone", p.zone}, {"domain", p.domain}, {"enterprise", p.enterprise}} {
+		switch {
+		case in.name == "":
+		case words == "":
+			words = " in " + in.kind + " " + in.name
+		default:
+			words += " of " + in.kind + " " + in.name
+		}
+	}
+	return words
+}
+
 func (c *command) get() *cobra.Command {
 	var in place
 	var output string
@@ -251,9 +266,9 @@ entry's name is POLICY/PRIORITY, a rate limiter's "zone NAME ingress".`,
 				return err
 			}
 			if name != "" && len(list) == 0 {
-				return fmt.Errorf("%s %s not found", k.singular(), name)
+				return fmt.Errorf("%s %s not found%s", k.singular(), name, in.words())
 			}
-			return k.write(cmd, output, text, list)
+			return k.write(cmd, output, in.words(), text, list)
 		},
 	}
 	in.flags(cmd)
@@ -263,7 +278,7 @@ entry's name is POLICY/PRIORITY, a rate limiter's "zone NAME ingress".`,
 
 var outputs = []string{"table", "wide", "json", "yaml"}
 
-func (k kind) write(cmd *cobra.Command, output string, text []byte, list []object) error {
+func (k kind) write(cmd *cobra.Command, output, where string, text []byte, list []object) error {
 	out := cmd.OutOrStdout()
 	switch {
 	case output == "json":
@@ -271,7 +286,7 @@ func (k kind) write(cmd *cobra.Command, output string, text []byte, list []objec
 	case output == "yaml":
 		return writeYAML(out, text)
 	case len(list) == 0:
-		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "There are no %s.\n", k.name)
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "There are no %s%s.\n", k.name, escape(where))
 		return err
 	case output == "wide" && k.lines != nil:
 		var lines []object

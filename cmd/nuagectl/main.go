@@ -44,6 +44,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if err == nil {
 		return exitDone
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
 	fmt.Fprintf(errOut, "nuagectl: %s\n", escapeLines(err.Error()))
 	if usage := (*usageError)(nil); c.started && !errors.As(err, &usage) {
 		return exitFailed
@@ -58,6 +61,16 @@ type usageError struct{ text string }
 func (e *usageError) Error() string { return e.text }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// needs is a check for so many arguments, which says what they are.
+func needs(n int, say string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef("%s", say)
+		}
+		return nil
+	}
+}
 
 // command holds the global flags. Until started, an error is one of usage: the library
 // refuses flags and arguments with plain errors.

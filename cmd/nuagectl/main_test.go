@@ -66,6 +66,28 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// Ctrl-C ends a command that waits for its standard input.
+func TestInterrupt(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	in, w := io.Pipe()
+	defer w.Close()
+	var errOut strings.Builder
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, []string{"apply", "-f", "-"}, in, io.Discard, &errOut) }()
+	if _, err := w.Write([]byte("enterprise: E\n")); err != nil { // it reads
+		t.Fatal(err)
+	}
+	interrupt()
+	select {
+	case code := <-done:
+		if code != exitFailed || errOut.String() != "nuagectl: interrupted\n" {
+			t.Errorf("exit code %d, %q", code, errOut.String())
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on waiting")
+	}
+}
+
 // plugin is the API over a store of its own, on a socket.
 type plugin struct {
 	socket string

@@ -32,7 +32,12 @@ func (c *command) set() *cobra.Command {
 Setting what is set already changes nothing, and says so.`,
 		Example: `  nuagectl set vport web-1 policyGroups=web,db
   nuagectl set vport lb-1 virtualIPs=10.85.85.9,10.85.85.10@02:00:00:00:00:0a addressSpoofing=DISABLED`,
-		Args:              cobra.MinimumNArgs(3),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) < 3 {
+				return usagef("say what to set: nuagectl set vport NAME KEY=VALUE...; the keys are %s", settingNames)
+			}
+			return nil
+		},
 		ValidArgsFunction: completeKind,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			k, err := findKind(args[0])
@@ -46,7 +51,7 @@ Setting what is set already changes nothing, and says so.`,
 			if err != nil {
 				return err
 			}
-			o, err := c.resolve(cmd, k, in.query(args[1]), args[1])
+			o, err := c.resolve(cmd, k, in, args[1])
 			if err != nil {
 				return err
 			}

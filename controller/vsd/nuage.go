@@ -79,10 +79,23 @@ func (a *api) export(r *http.Request) ([]byte, error) {
 	if e := q["enterprise"]; e != "" {
 		docs = slices.DeleteFunc(docs, func(d tenant.Document) bool { return d.Enterprise != e })
 	}
-	if len(docs) == 0 && q["enterprise"]+q["domain"] != "" {
-		return nil, tenant.Errorf(tenant.ErrNotFound, "nothing to export: no such enterprise or domain")
+	if missing := absent(q["enterprise"], q["domain"]); len(docs) == 0 && missing != "" {
+		return nil, tenant.Errorf(tenant.ErrNotFound, "nothing to export: there is no %s", missing)
 	}
 	return tenant.FormatDocuments(docs)
+}
+
+// absent says what is meant by these names, either of which may be empty.
+func absent(enterprise, domain string) string {
+	switch {
+	case domain == "" && enterprise == "":
+		return ""
+	case domain == "":
+		return "enterprise " + enterprise
+	case enterprise == "":
+		return "domain " + domain
+	}
+	return "domain " + domain + " in enterprise " + enterprise
 }
 
 func (a *api) serveEvict(w http.ResponseWriter, r *http.Request) {
