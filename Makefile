@@ -23,7 +23,7 @@ plugin: build ## (re)install the managed plugin from this tree, keeping its stat
 	dist/plugin install
 
 check: ## what needs no root: format, vet, staticcheck
-	@files=$$(gofmt -l $$(git ls-files '*.go')) && [ -z "$$files" ] || { echo "gofmt would change: $$files"; exit 1; }
+	@files=$$(find . -name '*.go' -not -path './.*' | xargs gofmt -l) && [ -z "$$files" ] || { echo "gofmt would change: $$files"; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
 
