@@ -256,6 +256,9 @@ entry's name is POLICY/PRIORITY, a rate limiter's "zone NAME ingress".`,
 			if !slices.Contains(outputs, output) {
 				return usagef("unknown output %q: it is one of %s", output, strings.Join(outputs, ", "))
 			}
+			if k.name == "hosts" && in != (place{}) {
+				return usagef("a host is in no enterprise, domain, zone or subnet: nuagectl get hosts -o wide shows the domains that are on it")
+			}
 			name := strings.Join(args[1:], "")
 			text, err := c.client.do(cmd.Context(), http.MethodGet, "/nuage/v1/"+k.name, in.query(name), nil)
 			if err != nil {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -47,7 +48,7 @@ func run(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintf(errOut, "nuagectl: %s\n", escapeLines(err.Error()))
+	fmt.Fprintf(errOut, "nuagectl: %s\n", escapeLines(strings.ReplaceAll(err.Error(), "\n\t", "\n  "))) // the library's suggestions
 	if usage := (*usageError)(nil); c.started && !errors.As(err, &usage) {
 		return exitFailed
 	}

@@ -14,6 +14,7 @@ func (c *command) token() *cobra.Command {
 		Use:   "token",
 		Short: "Make tokens by which other hosts join",
 		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(c.tokenCreate())
 	return cmd

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
@@ -82,7 +85,7 @@ func ParseDocuments(text []byte) ([]Document, error) {
 			break
 		}
 		if err != nil {
-			p.errs = append(p.errs, Errorf(ErrInvalid, "the file is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: ")))
+			p.errs = append(p.errs, Errorf(ErrInvalid, "the file is not YAML: %s%s", strings.TrimPrefix(err.Error(), "yaml: "), tabbed(text)))
 			break
 		}
 		if len(root.Content) != 1 || isNull(root.Content[0]) {
@@ -97,6 +100,18 @@ func ParseDocuments(text []byte) ([]Document, error) {
 		return nil, Errorf(ErrInvalid, "the file contains no document")
 	}
 	return docs, nil
+}
+
+// indentedByTab is a line that YAML takes for no line of its own.
+var indentedByTab = regexp.MustCompile(`(?m)^ *\t`)
+
+// tabbed names the mistake that YAML's errors do not name.
+func tabbed(text []byte) string {
+	at := indentedByTab.FindIndex(text)
+	if at == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (line %d is indented by a tab: only spaces count)", 1+bytes.Count(text[:at[0]], []byte("\n")))
 }
 
 // FormatDocuments is the text that ParseDocuments reads back as docs; none for none.
@@ -199,7 +214,7 @@ func (p *documentParser) mapping(n *yaml.Node, what string, keys map[string]func
 		case k.Kind != yaml.ScalarNode:
 			p.fail(k, "a key of a %s must be a word, found %s", what, kindOf(k))
 		case f == nil:
-			p.fail(k, "a %s has no key %q", what, k.Value)
+			p.fail(k, "a %s has no key %q: it has %s", what, k.Value, strings.Join(slices.Sorted(maps.Keys(keys)), ", "))
 		case seen[k.Value]:
 			p.fail(k, "key %q is given twice", k.Value)
 		default:

@@ -122,6 +122,8 @@ func endOf(s *tenant.State, word, enterprise, domain, domainID string) (*tenant.
 		}
 		if (enterprise == "" || p.Enterprise == enterprise) && (domain == "" || p.Domain == domain) {
 			found = append(found, v)
+		} else {
+			elsewhere = fmt.Sprintf(" there; the vport %s is in domain %s of enterprise %s", v.Name, p.Domain, p.Enterprise)
 		}
 	}
 	if notAddress == nil && len(found) > 1 {

@@ -165,7 +165,7 @@ func TestExplain(t *testing.T) {
 		"from=v1&to=nosuch&protocol=icmp":         "neither a vport, a container nor an IPv4 address",
 		"from=10.9.9.9&to=v1&protocol=icmp":       "no vport has 10.9.9.9",
 		"from=v1&to=v2&protocol=icmp&what=is":     "unknown parameter",
-		"from=v1&to=v2&protocol=icmp&domain=else": "neither a vport",
+		"from=v1&to=v2&protocol=icmp&domain=else": "neither a vport, a container nor an IPv4 address there; the vport v1 is in domain ",
 	} {
 		if status, _, text := e.call("GET", "/nuage/v1/explain?"+query, ""); status/100 != 4 || !strings.Contains(text, want) {
 			t.Errorf("%s: %d %s, want %q", query, status, text, want)
