@@ -60,6 +60,9 @@ func writeSecret(name string, text []byte) error {
 	return err
 }
 
+// maxBackup is what the API takes at once of a backup.
+const maxBackup = 128 << 20
+
 // restored is the answer to a restore.
 type restored struct {
 	Created           time.Time
@@ -80,7 +83,7 @@ evicted. A file that is damaged, or of another format, changes nothing.`,
   nuagectl restore /var/backups/nuage-2026-01-31`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := readFile(cmd.InOrStdin(), args[0])
+			text, err := readFile(cmd.Context(), cmd.InOrStdin(), args[0], maxBackup, "a backup can be")
 			if err != nil {
 				return err
 			}

@@ -40,7 +40,7 @@ mistake changes nothing.`,
 			if len(files) != 1 {
 				return usagef("-f is given %d times: several files are applied one by one, or as one with --- between them", len(files))
 			}
-			text, err := readFile(cmd.Context(), cmd.InOrStdin(), files[0])
+			text, err := readFile(cmd.Context(), cmd.InOrStdin(), files[0], maxFile, "can be applied at once: split it, for example by domain")
 			if err != nil {
 				return err
 			}
@@ -68,8 +68,9 @@ mistake changes nothing.`,
 // maxFile is what the API takes at once.
 const maxFile = 8 << 20
 
-// readFile reads a file, or standard input for as long as ctx lasts.
-func readFile(ctx context.Context, in io.Reader, name string) ([]byte, error) {
+// readFile reads a file, or standard input for as long as ctx lasts; one of more than most
+// bytes is refused with what can be said of that.
+func readFile(ctx context.Context, in io.Reader, name string, most int, say string) ([]byte, error) {
 	what := name
 	if name == "-" {
 		what = "standard input"
@@ -87,7 +88,7 @@ func readFile(ctx context.Context, in io.Reader, name string) ([]byte, error) {
 	}
 	read := make(chan result, 1)
 	go func() {
-		text, err := io.ReadAll(io.LimitReader(in, maxFile+1))
+		text, err := io.ReadAll(io.LimitReader(in, int64(most)+1))
 		read <- result{text, err}
 	}()
 	select {
@@ -99,8 +100,8 @@ func readFile(ctx context.Context, in io.Reader, name string) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %w", what, path.Err)
 		case r.err != nil:
 			return nil, fmt.Errorf("%s: %w", what, r.err)
-		case len(r.text) > maxFile:
-			return nil, fmt.Errorf("%s: it is larger than the %d MB that can be applied at once: split it, for example by domain", what, maxFile>>20)
+		case len(r.text) > most:
+			return nil, fmt.Errorf("%s: it is larger than the %d MB that %s", what, most>>20, say)
 		}
 		return r.text, nil
 	}
