@@ -68,6 +68,7 @@ type Flows interface {
 // IPAM is the IPAM driver; see ipam.Driver.
 type IPAM interface {
 	Claim(context.Context, ipam.Network) (ipam.PoolRecord, error)
+	Keep(context.Context, ipam.PoolRecord) error
 	Forgo(space string, cidr netip.Prefix)
 	Disclaim(ctx context.Context, networkID string) error
 	Allocate(context.Context, tenant.Subnet, ipam.Request) (netip.Addr, error)

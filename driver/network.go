@@ -117,6 +117,9 @@ func (d *Driver) bindPool(ctx context.Context, n *network) error {
 	n.Path = tenant.PathSpec{Enterprise: o.Enterprise, Domain: o.Domain, Zone: o.Zone, Subnet: o.Subnet}
 	n.Network.EnterpriseID, n.Network.DomainID, n.Network.ZoneID = pool.EnterpriseID, pool.DomainID, pool.ZoneID
 	err = d.finish(ctx, n, tenant.Subnet{Meta: tenant.Meta{ID: pool.SubnetID}, CIDR: pool.CIDR, Gateway: pool.Gateway}, o)
+	if err == nil && pool.Made {
+		err = d.IPAM.Keep(ctx, pool)
+	}
 	if errors.Is(err, tenant.ErrNotFound) {
 		err = fmt.Errorf("the subnet of pool %s does not exist any more: %w", pool.CIDR, err)
 	}

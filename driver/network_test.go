@@ -235,3 +235,43 @@ func TestARefusedNetworkHoldsUpNoOther(t *testing.T) {
 		r.ok(create(3+i, m{}))
 	}
 }
+
+// A refused command leaves no subnet that was made for it, whose gateway would stand in the way
+// of the next one; one that a network came to is the tenant's, and outlives the network.
+func TestSubnetMadeForARefusedNetworkGoes(t *testing.T) {
+	r := newRig(t)
+	d := r.newDriver(r.Log, func(c *Config) { c.MaxMTU = func() int { return 1450 } })
+	command := func(gateway string, options m) error {
+		pool, err := r.ipam.RequestPool(bg, decode[ipamapi.RequestPoolRequest](m{"AddressSpace": "nuage", "Pool": "10.86.0.0/24", "Options": app1}))
+		r.ok(err)
+		_, err = r.ipam.RequestAddress(bg, decode[ipamapi.RequestAddressRequest](m{"PoolID": pool.PoolID, "Address": gateway, "Options": m{"RequestAddressType": "com.docker.network.gateway"}}))
+		if err == nil {
+			err = d.CreateNetwork(bg, decode[CreateNetworkRequest](m{"NetworkID": netID(1), "Options": m{keyGeneric: options}, "IPv4Data": ipv4("nuage", pool.Pool, gateway+"/24")}))
+		}
+		if err != nil { // as engines do, and when the network goes
+			r.ok(r.ipam.ReleaseAddress(bg, &ipamapi.ReleaseAddressRequest{PoolID: pool.PoolID, Address: gateway}))
+			r.ok(r.ipam.ReleasePool(bg, &ipamapi.ReleasePoolRequest{PoolID: pool.PoolID}))
+		}
+		return err
+	}
+	subnet := func() *tenant.Subnet {
+		st := r.everything()
+		if e := st.EnterpriseByName(r.enterprise); e != nil {
+			return st.SubnetOverlapping(st.DomainByName(e.ID, "App1").ID, netip.MustParsePrefix("10.86.0.0/24"))
+		}
+		return nil
+	}
+	for gateway, wrong := range map[string]m{"10.86.0.1": {"zone": "Elsewhere"}, "10.86.0.2": {"mtu": "many"}, "10.86.0.3": {"mtu": "9000"}} {
+		if command(gateway, wrong) == nil {
+			t.Errorf("%v was accepted", wrong)
+		}
+		if sub := subnet(); sub != nil {
+			t.Errorf("after a network with %v was refused: subnet %+v", wrong, sub)
+		}
+	}
+	r.ok(command("10.86.0.254", m{}))
+	r.ok(d.DeleteNetwork(bg, &DeleteNetworkRequest{NetworkID: netID(1)}))
+	if sub := subnet(); sub == nil || sub.Gateway.String() != "10.86.0.254" || sub.DockerOwned {
+		t.Errorf("after its network went: subnet %+v", sub)
+	}
+}

@@ -34,6 +34,8 @@ type Store interface {
 	// EnsurePath finds a subnet, or makes what is missing if the spec says so.
 	EnsurePath(context.Context, tenant.PathSpec) (tenant.Path, error)
 	UpdateSubnet(context.Context, tenant.Subnet) (tenant.Subnet, error)
+	// ReleaseSubnet removes a subnet that was made for a Docker network and that nothing uses.
+	ReleaseSubnet(ctx context.Context, subnetID string) error
 }
 
 // Config is what a Driver needs.
@@ -155,7 +157,7 @@ func (d *Driver) expect(ctx context.Context, rec PoolRecord, repeated bool) erro
 	}
 	rec.Requested = d.c.Now().UTC()
 	err := d.change(rec.ID, func(r *PoolRecord) {
-		rec.Networks = r.Networks
+		rec.Networks, rec.Made = r.Networks, rec.Made || r.Made
 		*r = rec
 	})
 	if err != nil {
@@ -164,18 +166,23 @@ func (d *Driver) expect(ctx context.Context, rec PoolRecord, repeated bool) erro
 	return err
 }
 
-// ReleasePool forgets a pool that no network has claimed. The subnet stays: it is the
-// tenant's. An unknown pool is fine.
-func (d *Driver) ReleasePool(_ context.Context, req *api.ReleasePoolRequest) error {
-	return d.change(req.PoolID, func(r *PoolRecord) {
+// ReleasePool forgets a pool that no network has claimed. The subnet stays, since it is the
+// tenant's, unless it was made for the network that was then refused. An unknown pool is fine.
+func (d *Driver) ReleasePool(ctx context.Context, req *api.ReleasePoolRequest) error {
+	var was PoolRecord
+	err := d.change(req.PoolID, func(r *PoolRecord) {
 		if len(r.Networks) > 0 {
 			return // Disclaim follows, or another network has the pool
 		}
 		d.asked.withdraw(r.place(), req.PoolID)
 		if !d.asked.waits(r.place(), req.PoolID) {
-			r.ID = ""
+			was, r.ID = *r, ""
 		}
 	})
+	if err == nil && was.Made {
+		d.unmake(ctx, was.SubnetID)
+	}
+	return err
 }
 
 // RequestAddress answers the gateway's address, or leases one: for an endpoint until it is
@@ -260,6 +267,12 @@ func (d *Driver) gateway(ctx context.Context, id poolID, want netip.Addr) (netip
 		}
 	}
 	answer := netip.PrefixFrom(sub.Gateway, sub.CIDR.Bits())
+	if ours && id.space == SpaceGlobal { // the networks come later, on swarm's nodes
+		sub.DockerOwned = false
+		if sub, err = d.c.Store.UpdateSubnet(ctx, sub); err != nil {
+			return answer, fmt.Errorf("subnet %s: %w", sub.Name, err)
+		}
+	}
 	if !want.IsValid() || want == sub.Gateway {
 		return answer, nil
 	}

@@ -54,6 +54,7 @@ func TestRequestPool(t *testing.T) {
 		{"by both", frozen, request{Pool: "10.85.85.0/24", Options: app1("NUAGE-NETWORK", "PrivateSubnet")}, "10.85.85.0/24", nil, ""},
 		{"range", frozen, request{Pool: "10.85.85.0/24", SubPool: "10.85.85.128/25", Options: app1()}, "10.85.85.0/24", nil, ""},
 		{"one of two by name", frozen, request{Options: map[string]string{"domain": "App1", "zone": "Two", "subnet": "b"}}, "10.2.0.0/24", nil, ""},
+		// Made for a network that does not come: gone with the pool.
 		{"made", auto, request{Pool: "10.7.0.0/24", Options: app1("subnet", "new")}, "10.7.0.0/24", nil, ""},
 		{"all made", auto, request{Pool: "10.85.85.0/24", Options: map[string]string{"enterprise": "E2", "domain": "D", "zone": "Z"}}, "10.85.85.0/24", nil, ""},
 
@@ -74,7 +75,7 @@ func TestRequestPool(t *testing.T) {
 		{"missing zone", frozen, request{Pool: "10.8.0.0/24", Options: map[string]string{"domain": "App1", "zone": "Nope"}}, "", tenant.ErrNotFound, "zone Nope of domain App1 not found: create it first"},
 		{"missing subnet", frozen, request{Pool: "10.8.0.0/24", Options: app1()}, "", tenant.ErrNotFound, "not found: create it first"},
 		{"empty zone", auto, request{Options: map[string]string{"domain": "App1", "zone": "Empty"}}, "", tenant.ErrNotFound, "zone Empty of domain App1 has no subnet: pass --subnet CIDR to make one"},
-		{"name without prefix", auto, request{Options: app1("subnet", "nope")}, "", tenant.ErrNotFound, "zone DockerZone of domain App1 has no subnet nope (PrivateSubnet 10.85.85.0/24, new 10.7.0.0/24): pass --subnet CIDR to make it"},
+		{"name without prefix", auto, request{Options: app1("subnet", "nope")}, "", tenant.ErrNotFound, "zone DockerZone of domain App1 has no subnet nope (PrivateSubnet 10.85.85.0/24): pass --subnet CIDR to make it"},
 		{"two subnets", auto, request{Options: map[string]string{"domain": "App1", "zone": "Two"}}, "", tenant.ErrConflict, "zone Two of domain App1 has 2 subnets (a 10.1.0.0/24, b 10.2.0.0/24): pass --ipam-opt subnet=NAME"},
 		{"other prefix", auto, request{Pool: "10.9.0.0/24", Options: app1("subnet", "PrivateSubnet")}, "", tenant.ErrConflict, "subnet PrivateSubnet is 10.85.85.0/24, not 10.9.0.0/24: pass --subnet 10.85.85.0/24"},
 		{"other name", auto, request{Pool: "10.85.85.0/24", Options: app1("subnet", "x")}, "", tenant.ErrConflict, "10.85.85.0/24 is subnet PrivateSubnet, not x: pass --ipam-opt subnet=PrivateSubnet"},

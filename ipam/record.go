@@ -95,6 +95,9 @@ type PoolRecord struct {
 	Range   netip.Prefix `json:"range,omitzero"`
 	// Options are what was said, completed by the names of the path.
 	Options Options `json:"options"`
+	// Made tells that the subnet was made for a network which has not come yet: it goes with
+	// the pool if that does not come.
+	Made bool `json:"made,omitempty"`
 	// Networks are the Docker networks that claimed the pool.
 	Networks []string `json:"networks,omitempty"`
 	// Requested is when the pool was last asked for.

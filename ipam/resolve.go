@@ -100,7 +100,8 @@ func (d *Driver) resolve(ctx context.Context, w wanted) (PoolRecord, error) {
 	}
 	spec := tenant.PathSpec{Enterprise: w.said.Enterprise, Domain: w.said.Domain, Zone: w.said.Zone, Subnet: w.said.Subnet, CIDR: w.cidr}
 	path, err := d.c.Store.EnsurePath(ctx, spec)
-	if errors.Is(err, tenant.ErrNotFound) && spec.CIDR.IsValid() && d.c.Autocreate {
+	made := errors.Is(err, tenant.ErrNotFound) && spec.CIDR.IsValid() && d.c.Autocreate
+	if made {
 		if path, err = d.make(ctx, spec); err != nil {
 			return PoolRecord{}, err
 		}
@@ -108,12 +109,17 @@ func (d *Driver) resolve(ctx context.Context, w wanted) (PoolRecord, error) {
 	if err != nil {
 		return PoolRecord{}, d.advise(ctx, spec, err)
 	}
-	return newRecord(w, path)
+	rec, err := newRecord(w, path)
+	if rec.Made = made && err == nil; made && err != nil {
+		d.unmake(ctx, path.Subnet.ID)
+	}
+	return rec, err
 }
 
-// make makes a subnet and all that contains it.
+// make makes a subnet and all that contains it. Until its network is there (see Keep) it is one
+// that goes by itself.
 func (d *Driver) make(ctx context.Context, spec tenant.PathSpec) (tenant.Path, error) {
-	spec.Create = true
+	spec.Create, spec.DockerOwned = true, true
 	path, err := d.c.Store.EnsurePath(ctx, spec)
 	if err != nil {
 		return path, d.advise(ctx, spec, err)
@@ -124,6 +130,32 @@ func (d *Driver) make(ctx context.Context, spec tenant.PathSpec) (tenant.Path, e
 	d.c.Log.WithFields(logrus.Fields{"enterprise": spec.Enterprise, "domain": spec.Domain, "zone": spec.Zone, "subnet": path.Subnet.Name, "cidr": spec.CIDR}).
 		Info("made a subnet for a pool request")
 	return path, nil
+}
+
+// unmake takes a subnet back that was made for a network which does not come. What uses it
+// keeps it.
+func (d *Driver) unmake(ctx context.Context, subnetID string) {
+	d.mu.Lock()
+	delete(d.made, subnetID)
+	d.mu.Unlock()
+	if err := d.c.Store.ReleaseSubnet(ctx, subnetID); err != nil && !errors.Is(err, tenant.ErrNotFound) {
+		d.c.Log.WithError(err).WithField("subnet", subnetID).Warn("a subnet stays that was made for a network which was refused")
+	}
+}
+
+// Keep makes the subnet stay that was made for a network which is there now: from here on it
+// is the tenant's.
+func (d *Driver) Keep(ctx context.Context, r PoolRecord) error {
+	o := r.Options
+	path, err := d.c.Store.EnsurePath(ctx, tenant.PathSpec{Enterprise: o.Enterprise, Domain: o.Domain, Zone: o.Zone, Subnet: o.Subnet})
+	if err == nil && path.Subnet.ID == r.SubnetID && path.Subnet.DockerOwned {
+		path.Subnet.DockerOwned = false
+		_, err = d.c.Store.UpdateSubnet(ctx, path.Subnet)
+	}
+	if err != nil {
+		return fmt.Errorf("subnet %s: %w", o.Subnet, err)
+	}
+	return d.change(r.ID, func(r *PoolRecord) { r.Made = false })
 }
 
 func newRecord(w wanted, p tenant.Path) (PoolRecord, error) {

@@ -119,7 +119,8 @@ type Subnet struct {
 	// VNI is the subnet's VXLAN identifier, unique over domains and subnets.
 	VNI uint32 `json:"vni"`
 	// DockerOwned marks a subnet made for a Docker network that named none and used
-	// Docker's own IPAM: it goes with the last network bound to it.
+	// Docker's own IPAM: it goes with the last network bound to it. One that the nuage
+	// IPAM makes is so until its network is there.
 	DockerOwned bool `json:"dockerOwned,omitempty"`
 }
 
