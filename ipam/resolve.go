@@ -147,15 +147,19 @@ func (d *Driver) unmake(ctx context.Context, subnetID string) {
 // is the tenant's.
 func (d *Driver) Keep(ctx context.Context, r PoolRecord) error {
 	o := r.Options
-	path, err := d.c.Store.EnsurePath(ctx, tenant.PathSpec{Enterprise: o.Enterprise, Domain: o.Domain, Zone: o.Zone, Subnet: o.Subnet})
-	if err == nil && path.Subnet.ID == r.SubnetID && path.Subnet.DockerOwned {
-		path.Subnet.DockerOwned = false
-		_, err = d.c.Store.UpdateSubnet(ctx, path.Subnet)
+	for {
+		path, err := d.c.Store.EnsurePath(ctx, tenant.PathSpec{Enterprise: o.Enterprise, Domain: o.Domain, Zone: o.Zone, Subnet: o.Subnet})
+		if err == nil && path.Subnet.ID == r.SubnetID && path.Subnet.DockerOwned {
+			path.Subnet.DockerOwned = false
+			_, err = d.c.Store.UpdateSubnet(ctx, path.Subnet)
+		}
+		switch {
+		case err == nil:
+			return d.change(r.ID, func(r *PoolRecord) { r.Made = false })
+		case !errors.Is(err, tenant.ErrStale) || ctx.Err() != nil: // else another host was faster
+			return fmt.Errorf("subnet %s: %w", o.Subnet, err)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("subnet %s: %w", o.Subnet, err)
-	}
-	return d.change(r.ID, func(r *PoolRecord) { r.Made = false })
 }
 
 func newRecord(w wanted, p tenant.Path) (PoolRecord, error) {
