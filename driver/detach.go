@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,7 +40,9 @@ func (d *Driver) detach(ctx context.Context, id string) error {
 	unwritten := d.putEndpoint(e)
 	away, cancel := context.WithTimeout(ctx, awayTime)
 	defer cancel()
-	left := errors.Join(unwritten, d.unplug(away, e))
+	bridge, cancel := context.WithTimeout(ctx, d.patience())
+	defer cancel()
+	left := errors.Join(unwritten, d.unplug(away, bridge, e))
 	if left != nil {
 		d.Log.WithError(left).WithFields(fields(e)).Warn("the endpoint's removal is finished later")
 	} else {
@@ -58,7 +61,7 @@ func (d *Driver) detach(ctx context.Context, id string) error {
 			return
 		}
 		if left != nil { // on a busy host a little more time does
-			left = d.unplug(ctx, e)
+			left = d.unplug(ctx, ctx, e)
 		}
 		if err := d.unlink(e, left == nil); err != nil {
 			d.Log.WithError(err).WithFields(fields(e)).Warn("the endpoint's removal is finished later")
@@ -67,11 +70,23 @@ func (d *Driver) detach(ctx context.Context, id string) error {
 	return nil
 }
 
-// unplug removes port and vport, with which the address begins to rest.
-func (d *Driver) unplug(ctx context.Context, e *endpoint) error {
+// patience is how long a removal waits for the switch. While that is away one of them waits:
+// an engine that boots removes all that its containers had, one after the other.
+func (d *Driver) patience() time.Duration {
+	if d.Ports.Ready() == nil {
+		d.waited.Store(false)
+	} else if d.waited.Swap(true) {
+		return goneTime
+	}
+	return awayTime
+}
+
+// unplug removes port and vport, with which the address begins to rest. The switch has a time
+// of its own.
+func (d *Driver) unplug(ctx, bridge context.Context, e *endpoint) error {
 	var port, vport error
 	var both errgroup.Group
-	both.Go(func() error { port = d.Ports.DeletePort(ctx, e.Vport.Interface); return nil })
+	both.Go(func() error { port = d.Ports.DeletePort(bridge, e.Vport.Interface); return nil })
 	both.Go(func() error {
 		if vport = d.Store.DeleteVport(ctx, e.Vport.ID); vport == nil && e.direct() {
 			vport = d.releaseSubnet(ctx, e.Vport.SubnetID)
@@ -103,7 +118,7 @@ func (d *Driver) unlink(e *endpoint, last bool) error {
 // removeEndpoint takes back all that an endpoint may have brought about, and its record.
 // It is called with the endpoint's lock held, and may be repeated.
 func (d *Driver) removeEndpoint(ctx context.Context, e *endpoint) error {
-	err := d.unplug(ctx, e)
+	err := d.unplug(ctx, ctx, e)
 	if err == nil && e.Reserved { // and perhaps never bound
 		err = d.IPAM.Release(ctx, e.Vport.SubnetID, e.Vport.IPv4)
 	}

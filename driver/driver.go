@@ -126,6 +126,8 @@ const (
 	// awayTime is how long a detaching verb waits for a store or a switch that is away. What
 	// is not done by then is done by Reconcile.
 	awayTime = time.Second
+	// goneTime is the same for the switch when one has waited in vain.
+	goneTime = 20 * time.Millisecond
 	// itemTime bounds what Reconcile does for one network or endpoint: verbs wait for it.
 	itemTime = 3 * time.Second
 )
@@ -139,6 +141,8 @@ type Driver struct {
 	locks locks
 	// rest is what verbs leave to be done after their answer.
 	rest sync.WaitGroup
+	// waited is set while the switch is away and a removal has waited for it.
+	waited atomic.Bool
 	// surveyed is set once this process has seen all vports of its host.
 	surveyed atomic.Bool
 }
