@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 
 	"github.com/sirupsen/logrus"
@@ -17,6 +18,10 @@ type logCore struct {
 	fields  []zapcore.Field
 	closing *atomic.Bool
 }
+
+// maxField is how much of a field is logged: etcd names all keys of a request that was slow,
+// which of a restoration are megabytes.
+const maxField = 1000
 
 // benign are warnings of etcd about what is meant to be as it is.
 var benign = map[string]bool{
@@ -49,6 +54,11 @@ func (c *logCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	enc := zapcore.NewMapObjectEncoder()
 	for _, f := range append(append([]zapcore.Field{}, c.fields...), fields...) {
 		f.AddTo(enc)
+	}
+	for name, value := range enc.Fields {
+		if text, ok := value.(string); ok && len(text) > maxField {
+			enc.Fields[name] = fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(text[:maxField], ""), len(text))
+		}
 	}
 	log := c.log.WithFields(logrus.Fields(enc.Fields))
 	if e.Level == zapcore.WarnLevel {

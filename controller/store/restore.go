@@ -24,7 +24,7 @@ const (
 	restoreBytes = MaxBackup
 )
 
-// MaxBackup is how large a backup can be; 10,000 vports are some 25 MB.
+// MaxBackup is how large a backup can be; 10,000 vports are some 15 MB.
 const MaxBackup = 128 << 20
 
 // Restored is what a restoration has done, or would do.
