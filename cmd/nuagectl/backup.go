@@ -77,8 +77,9 @@ func (c *command) restore() *cobra.Command {
 		Short: "Make the state what it was when a backup was made",
 		Long: `Put what a file (- for standard input) of nuagectl backup says in the place of the whole state,
 all at once. What was made since is gone: each host attaches its containers again where
-their network is still there and their address still free. Hosts that were evicted since stay
-evicted. A file that is damaged, or of another format, changes nothing.`,
+their network is still there and their address still free. A host that was evicted since stays
+locked out, but its vports are there again: evict it again. A file that is damaged, or of another
+format, changes nothing.`,
 		Example: `  nuagectl restore /var/backups/nuage-2026-01-31 --dry-run
   nuagectl restore /var/backups/nuage-2026-01-31`,
 		Args: cobra.ExactArgs(1),

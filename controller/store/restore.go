@@ -40,12 +40,13 @@ type Restored struct {
 }
 
 // Restore makes the state what it was when a backup was made, in one transaction: whoever
-// follows it sees all of it or nothing, and what others write meanwhile comes before or
-// after. What came since is gone: hosts put back what they still have and what is still
-// free, as after an eviction. A host that was evicted since stays so. Where the hosts'
-// authority is another than that of the backup, as on a new machine, it is replaced, unless
-// hosts have joined by it: tenant.ErrConflict. A backup that is damaged, or of another
-// format, is tenant.ErrInvalid. A dry run only tells. It may be repeated.
+// follows a part of it sees all of that or nothing, and what others write meanwhile comes
+// before or after. What came since is gone: hosts put back what they still have and what is
+// still free, as after an eviction. A host that was evicted since is there again, but stays
+// locked out. Where the hosts' authority is another than that of the backup, as on a new
+// machine, it is replaced, unless hosts have joined by it: tenant.ErrConflict. A backup that
+// is damaged, or of another format, is tenant.ErrInvalid. A dry run only tells. It may be
+// repeated.
 func (s *Store) Restore(ctx context.Context, text []byte, dryRun bool) (Restored, error) {
 	if err := s.keeps("restore"); err != nil {
 		return Restored{}, err
