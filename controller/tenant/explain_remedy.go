@@ -67,8 +67,7 @@ func (s *State) remedy(whole *State, q Question, to *Vport, o Outcome) *Remedy {
 			step, ok = trial.insert(failing)
 		}
 		if !ok {
-			return &Remedy{Text: fmt.Sprintf("there is no room for an entry before the one that decides: change entry %d of policy %s, or renumber its entries",
-				failing.Entry.Priority, failing.Policy.Name)}
+			return &Remedy{Text: fmt.Sprintf("policy %s needs an entry %s, and has no room for one: renumber its entries", failing.Policy.Name, step.Text)}
 		}
 		steps = append(steps, step)
 	}
@@ -195,41 +194,44 @@ func (t *trial) insert(failing *Ruling) (RemedyStep, bool) {
 	var where string
 	var ok bool
 	if e.Priority, where, ok = t.room(failing); !ok {
-		return RemedyStep{}, false
+		return RemedyStep{Text: where}, false
 	}
 	t.apply(Key{KindEntry, e.ID}, nil, e)
 	text, err := oneLineText(t.RuleOf(e))
 	if err != nil {
-		return RemedyStep{}, false
+		return RemedyStep{Text: where}, false
 	}
 	return RemedyStep{Text: fmt.Sprintf("add an entry %d to policy %s, %s", e.Priority, failing.Policy.Name, where),
 		Policy: failing.Policy.Name, YAML: "- " + text}, true
 }
 
-// room is a free priority for an entry that is to be asked before the one that decides.
+// room is a free priority for an entry that is to be asked before the one that decides, or
+// before the default.
 func (t *trial) room(failing *Ruling) (priority uint32, where string, ok bool) {
 	entries := t.PolicyEntries(failing.Policy.ID)
+	i := len(entries) - 1
 	if failing.Entry == nil {
 		last := uint32(0)
-		if n := len(entries); n > 0 {
-			last = entries[n-1].Priority
+		if i >= 0 {
+			last = entries[i].Priority
 		}
-		if last > MaxPriority-10 {
-			return 0, "", false
+		if last <= MaxPriority-10 {
+			return last + 10, "after all others", true
 		}
-		return last + 10, "after all others", true
+	} else {
+		i = slices.IndexFunc(entries, func(e *Entry) bool { return e.ID == failing.Entry.ID })
 	}
-	i := slices.IndexFunc(entries, func(e *Entry) bool { return e.ID == failing.Entry.ID })
+	where = fmt.Sprintf("before entry %d", entries[i].Priority)
 	for ; i >= 0; i-- {
 		before := uint32(0) // the lowest priority that is still free
 		if i > 0 {
 			before = entries[i-1].Priority + 1
 		}
 		if p := entries[i].Priority; before < p {
-			return before + (p-before)/2, fmt.Sprintf("before entry %d", failing.Entry.Priority), true
+			return before + (p-before)/2, where, true
 		}
 	}
-	return 0, "", false
+	return 0, where, false
 }
 
 // side names one end as closely as entries can: by a group that it alone is in, else by its

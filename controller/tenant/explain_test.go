@@ -137,6 +137,30 @@ func TestExplainICMP(t *testing.T) {
 	}
 }
 
+// What the default drops is allowed by an entry wherever there is room, of which there is
+// none behind one of the last priority.
+func TestRemedyFindsRoom(t *testing.T) {
+	s := explained(t)
+	p := *s.PolicyByName(s.Vports["web-1"].DomainID, "web-to-db")
+	for _, e := range s.PolicyEntries(p.ID) {
+		s.Apply(Change{Key{KindEntry, e.ID}, nil})
+	}
+	for priority, want := range map[uint32]string{MaxPriority: "before entry 1900000000", MaxPriority - 10: "add an entry 1900000000 to policy web-to-db, after all others"} {
+		e := &Entry{Meta: Meta{ID: "e"}, DomainID: p.DomainID, PolicyID: p.ID, Priority: priority, Action: Deny, Protocol: TCP, From: Side{Kind: SideAny}, To: Side{Kind: SideAny}}
+		s.Apply(Change{Key{KindEntry, e.ID}, e})
+		if x := s.Explain(question(s, "web-1", "db-1", UDP, 53)); x.Remedy == nil || !strings.Contains(x.Remedy.Text, want) || len(x.Remedy.Steps) != 1 {
+			t.Errorf("%d: %s", priority, x.text())
+		}
+	}
+	for _, priority := range []uint32{0, 1} {
+		e := &Entry{Meta: Meta{ID: fmt.Sprint("first ", priority)}, DomainID: p.DomainID, PolicyID: p.ID, Priority: priority, Action: Deny, Protocol: TCP, From: Side{Kind: SideAny}, To: Side{Kind: SideAny}}
+		s.Apply(Change{Key{KindEntry, e.ID}, e})
+	}
+	if x := s.Explain(question(s, "web-1", "db-1", TCP, 22)); x.Remedy == nil || len(x.Remedy.Steps) != 0 || !strings.Contains(x.Remedy.Text, "policy web-to-db needs an entry before entry 0, and has no room") {
+		t.Errorf("no room: %s", x.text())
+	}
+}
+
 // A vport that could not be attached has no address to send to.
 func TestExplainUnattached(t *testing.T) {
 	s := explained(t)
@@ -190,6 +214,9 @@ func TestRemedyHelps(t *testing.T) {
 			for i := range rapid.IntRange(0, 4).Draw(t, "entries") {
 				e := genEntry(t, sides)
 				e.ID, e.DomainID, e.PolicyID, e.Priority = fmt.Sprintf("%s-%d", id, i), d.ID, id, uint32(30+i*rapid.IntRange(1, 3).Draw(t, "gap"))
+				if rapid.IntRange(0, 7).Draw(t, "last") == 0 {
+					e.Priority = MaxPriority
+				}
 				if e.Validate() == nil && s.EntryByPriority(id, e.Priority) == nil {
 					s.Apply(Change{Key{KindEntry, e.ID}, &e})
 				}
