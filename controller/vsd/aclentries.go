@@ -68,7 +68,7 @@ func aclEntries(d tenant.Direction) *spec[tenant.Entry] {
 		fields: append(fixed[tenant.Entry](map[string]any{"associatedLiveEntityID": nil}),
 			// What would have an entry match less than it does here.
 			only[tenant.Entry]("etherType", "0x0800", "an entry is about IPv4 (0x0800), and about nothing else"),
-			only[tenant.Entry]("policyState", "LIVE", "there are no drafts: an entry is in force as soon as it is made"),
+			only[tenant.Entry]("policyState", "LIVE", noDrafts),
 			only[tenant.Entry]("associatedTrafficTypeID", "", "there are no L4 services: say protocol and ports"),
 			only[tenant.Entry]("associatedL7ApplicationSignatureID", "", "applications are not told apart: say protocol and ports"),
 			only[tenant.Entry]("webFilterID", "", "there are no web filters: say protocol and ports"),

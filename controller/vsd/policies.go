@@ -61,6 +61,8 @@ var networkMacros = &spec[tenant.NetworkMacro]{
 	takeAway: Store.DeleteNetworkMacro,
 }
 
+const noDrafts = "there are no drafts: what is made is in force"
+
 // aclTemplates are the policies of a direction.
 func aclTemplates(d tenant.Direction) *spec[tenant.Policy] {
 	return &spec[tenant.Policy]{
@@ -72,9 +74,10 @@ func aclTemplates(d tenant.Direction) *spec[tenant.Policy] {
 		within: map[string]func(*tenant.Policy) string{"domains": func(o *tenant.Policy) string { return o.DomainID }},
 		adopt:  func(_ *tenant.State, o *tenant.Policy, parentID string) { o.DomainID, o.Direction = parentID, d },
 		fields: append(fixed[tenant.Policy](map[string]any{
-			"policyState": "LIVE", "priorityType": "NONE", "autoGeneratePriority": false, "allowAddressSpoof": false,
+			"priorityType": "NONE", "autoGeneratePriority": false, "allowAddressSpoof": false,
 			"defaultInstallACLImplicitRules": false, "associatedLiveEntityID": nil,
 		}),
+			only[tenant.Policy]("policyState", "LIVE", noDrafts),
 			required(text("name", func(o *tenant.Policy) *string { return &o.Name })),
 			text("description", func(o *tenant.Policy) *string { return &o.Description }),
 			chosen("priority", func(o *tenant.Policy) *uint32 { return &o.Priority }),

@@ -188,11 +188,17 @@ func TestNullWidensNothing(t *testing.T) {
 	}
 }
 
-// What would make an entry match less, and cannot be done, is refused: without it the entry
-// would allow what nobody has allowed.
+// What would allow or show less, and cannot be done, is refused: without it an entry would
+// allow what nobody has allowed.
 func TestNarrowerThanCanBe(t *testing.T) {
 	b := newBench(t)
-	_, d, _, _ := b.tree()
+	e, d, z, n := b.tree()
+	b.refused(409, "encryption", "POST", "enterprises/"+e+"/domains", `{"name":"D","encryption":"ENABLED"}`)
+	b.refused(409, "encryption", "PUT", "domains/"+d, `{"encryption":"ENABLED"}`)
+	b.refused(409, "encryption", "PUT", "zones/"+z, `{"encryption":"ENABLED"}`)
+	b.refused(409, "encryption", "PUT", "subnets/"+n, `{"encryption":"ENABLED"}`)
+	b.objects(200, "PUT", "subnets/"+n, `{"encryption":"DISABLED"}`)
+	b.refused(409, "policyState", "POST", "domains/"+d+"/ingressacltemplates", `{"name":"x","policyState":"DRAFT"}`)
 	for _, direction := range []string{"ingress", "egress"} {
 		p := b.post("domains/"+d+"/"+direction+"acltemplates", `{"name":"`+direction+`"}`)
 		path := direction + "acltemplates/" + p + "/" + direction + "aclentrytemplates"

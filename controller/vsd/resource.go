@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -137,13 +138,12 @@ func kept[T any](f field[T]) field[T] {
 	return f
 }
 
-// only is an attribute that has one value here. Another one is refused, since who gives it
-// relies on it.
-func only[T any](name, value, why string) field[T] {
+// only is an attribute of one value, which others may mean as well; any else would be relied on.
+func only[T any](name, value, why string, also ...string) field[T] {
 	return kept(field[T]{name: name,
 		get: func(*tenant.State, *T) any { return orNull(value) },
 		set: func(_ *T, v string) error {
-			if !strings.EqualFold(v, value) {
+			if !strings.EqualFold(v, value) && !slices.Contains(also, v) {
 				return badProperty(name, "%s", why)
 			}
 			return nil

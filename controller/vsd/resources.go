@@ -23,6 +23,9 @@ func resourceOf(word string) resource {
 	return nil
 }
 
+// plain says why nothing can be encrypted.
+const plain = "nothing is encrypted between hosts: the underlay has to see to that"
+
 var enterprises = &spec[tenant.Enterprise]{
 	called:  words{name: "enterprises", rest: "enterprise"},
 	objects: func(s *tenant.State) map[string]*tenant.Enterprise { return s.Enterprises },
@@ -47,8 +50,9 @@ var domains = &spec[tenant.Domain]{
 	adopt:   func(_ *tenant.State, o *tenant.Domain, parentID string) { o.EnterpriseID = parentID },
 	fields: append(fixed[tenant.Domain](map[string]any{
 		"tunnelType": "VXLAN", "PATEnabled": "DISABLED", "underlayEnabled": "DISABLED", "FIPUnderlay": false,
-		"encryption": "DISABLED", "maintenanceMode": "DISABLED", "DPI": "DISABLED", "stretched": false, "ECMPCount": int64(1),
+		"maintenanceMode": "DISABLED", "DPI": "DISABLED", "stretched": false, "ECMPCount": int64(1),
 	}),
+		only[tenant.Domain]("encryption", "DISABLED", plain),
 		required(text("name", func(o *tenant.Domain) *string { return &o.Name })),
 		text("description", func(o *tenant.Domain) *string { return &o.Description }),
 		text("templateID", func(o *tenant.Domain) *string { return &o.TemplateID }),
@@ -74,9 +78,10 @@ var zones = &spec[tenant.Zone]{
 	within:  map[string]func(*tenant.Zone) string{"domains": func(o *tenant.Zone) string { return o.DomainID }},
 	adopt:   func(_ *tenant.State, o *tenant.Zone, parentID string) { o.DomainID = parentID },
 	fields: append(fixed[tenant.Zone](map[string]any{
-		"publicZone": false, "encryption": "INHERITED", "maintenanceMode": "DISABLED", "DPI": "INHERITED",
+		"publicZone": false, "maintenanceMode": "DISABLED", "DPI": "INHERITED",
 		"address": nil, "netmask": nil, "templateID": nil,
 	}),
+		only[tenant.Zone]("encryption", "INHERITED", plain, "DISABLED"),
 		required(text("name", func(o *tenant.Zone) *string { return &o.Name })),
 		text("description", func(o *tenant.Zone) *string { return &o.Description }),
 	),
@@ -100,10 +105,11 @@ var subnets = &spec[tenant.Subnet]{
 		}
 	},
 	fields: append(fixed[tenant.Subnet](map[string]any{
-		"IPType": "IPV4", "PATEnabled": "INHERITED", "underlayEnabled": "INHERITED", "encryption": "INHERITED", "DPI": "INHERITED",
+		"IPType": "IPV4", "PATEnabled": "INHERITED", "underlayEnabled": "INHERITED", "DPI": "INHERITED",
 		"maintenanceMode": "DISABLED", "resourceType": "STANDARD", "useGlobalMAC": "ENABLED", "splitSubnet": false,
 		"templateID": nil, "gatewayMACAddress": tenant.GatewayMAC.String(),
 	}),
+		only[tenant.Subnet]("encryption", "INHERITED", plain, "DISABLED"),
 		required(text("name", func(o *tenant.Subnet) *string { return &o.Name })),
 		text("description", func(o *tenant.Subnet) *string { return &o.Description }),
 		derived("address", func(_ *tenant.State, o *tenant.Subnet) any { return addressText(o.CIDR.Addr()) }),
