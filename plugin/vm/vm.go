@@ -179,6 +179,8 @@ func (w *Watcher) Told(vportID string, declined bool) {
 	defer w.mu.Unlock()
 	r, known := w.declined[vportID]
 	switch now := time.Now(); {
+	case !known && !declined, known && r.holds(now) && r.taken == !declined: // nothing new, however often
+		return
 	case known && r.holds(now):
 		r.taken = !declined
 		w.declined[vportID] = r

@@ -263,3 +263,21 @@ func TestDeclined(t *testing.T) {
 		t.Error("made anew")
 	}
 }
+
+// Whoever asks again and again keeps the watcher from nothing.
+func TestToldAgain(t *testing.T) {
+	w := New(Config{})
+	w.declined["b"] = refusal{until: time.Now().Add(time.Hour)}
+	for i, c := range []struct {
+		vport string
+		looks int
+	}{{"a", 0}, {"b", 1}, {"b", 0}} {
+		w.Told(c.vport, false)
+		if n := len(w.kick); n != c.looks {
+			t.Fatalf("%d: looks %d times, want %d", i, n, c.looks)
+		}
+		for range c.looks {
+			<-w.kick
+		}
+	}
+}
