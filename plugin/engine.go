@@ -101,9 +101,15 @@ func (e *engine) look(ctx context.Context, api *client.Client) error {
 	if err != nil {
 		return fmt.Errorf("docker's list of containers: %w", err)
 	}
-	e.mu.Lock()
-	e.version = api.ClientVersion()
-	e.mu.Unlock()
+	if version, _ := e.status(); version == "" {
+		is, err := api.ServerVersion(ctx)
+		if err != nil {
+			return fmt.Errorf("docker's version: %w", err)
+		}
+		e.mu.Lock()
+		e.version = is.Version
+		e.mu.Unlock()
+	}
 	networks := map[string]string{}
 	for _, n := range nets {
 		networks[n.ID] = n.Name
@@ -166,10 +172,12 @@ func (e *engine) note(err error) {
 	if err != nil && (e.err == nil || e.err.Error() != err.Error()) {
 		e.log.WithError(err).Warn("docker does not answer; nothing is collected meanwhile")
 	}
-	e.err = err
+	if e.err = err; err != nil {
+		e.version = "" // another may come back
+	}
 }
 
-// status is the API version in use, and why Docker does not answer, if it does not.
+// status is Docker's version, and why Docker does not answer, if it does not.
 func (e *engine) status() (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -64,6 +65,8 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 		switch path {
 		case "/_ping":
 			w.Header().Set("Api-Version", speaks)
+		case "/version":
+			fmt.Fprintf(w, `{"Version":"that speaks %s"}`, speaks)
 		case "/networks":
 			if r.URL.RawQuery != "" {
 				t.Errorf("only some networks are asked for: %s", r.URL)
@@ -101,10 +104,10 @@ func TestEngineIsSeenSoonAfterItIsBack(t *testing.T) {
 			}
 		}
 	}
-	answers("1.41")
+	answers("that speaks 1.41")
 	version.Store("1.47")
 	stream <- struct{}{}
-	answers("1.47")
+	answers("that speaks 1.47")
 }
 
 // A list that Docker does not give is no empty list: by that, what runs would be collected.

@@ -80,6 +80,24 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// A network is called as docker network ls calls it.
+func TestSubnetOfANetwork(t *testing.T) {
+	t.Parallel()
+	s, _ := start(t, Config{Dir: t.TempDir(), Host: "node1"})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	p := mustPath(t, s, spec("App1", "10.0.1.0/24"))
+	id := strings.Repeat("0123456789abcdef", 4)
+	for name, want := range map[string]string{"": "network 0123456789ab on host node1", "web": "network web on host node1"} {
+		if err := s.PutNetwork(ctx, tenant.Network{Meta: tenant.Meta{ID: id}, Name: name, SubnetID: p.Subnet.ID}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.DeleteSubnet(ctx, p.Subnet.ID); err == nil || !strings.HasSuffix(err.Error(), ": in use by "+want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func TestUpdate(t *testing.T) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -284,7 +285,10 @@ func found[T any](o *T, of func(*T) entry) (entry, bool) {
 // nameOf is how messages call an object: by kind and name.
 func nameOf(st *tenant.State, k tenant.Key) string {
 	e, ok := entryOf(st, k)
+	n := st.Networks[k.ID]
 	switch {
+	case k.Kind == tenant.KindNetwork && n != nil: // called as docker network ls does
+		return fmt.Sprintf("network %s on host %s", cmp.Or(n.Name, n.ID[:min(12, len(n.ID))]), n.Host)
 	case !ok:
 		return k.Kind.Noun() + " " + k.ID
 	case k.Kind == tenant.KindEntry:
