@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -324,7 +325,11 @@ func (s *Store) refused(err error) error {
 		return nil
 	}
 	if st, ok := grpcstatus.FromError(err); ok && st.Code() == codes.PermissionDenied {
-		return tenant.Errorf(tenant.ErrDenied, "store: %s", st.Message())
+		there := ""
+		if strings.Contains(st.Message(), ": not allowed: delete ") { // what is put says so itself
+			there = "; do it on the host that serves: " + strings.Join(s.config.Endpoints, ", ")
+		}
+		return tenant.Errorf(tenant.ErrDenied, "store: %s%s", st.Message(), there)
 	}
 	return s.unavailable(err)
 }

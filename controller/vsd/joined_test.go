@@ -43,6 +43,10 @@ func TestJoined(t *testing.T) {
 	if text := far.refused(409, "", "PUT", "enterprises/"+e, `{"description":"x"}`); !strings.Contains(text, "only the host that serves changes it") {
 		t.Errorf("PUT: %s", text)
 	}
+	subnet := far.objects(http.StatusOK, "GET", "subnets", "")[0]["ID"].(string)
+	if text := far.refused(409, "", "DELETE", "subnets/"+subnet, ""); !strings.Contains(text, "; do it on the host that serves: https://127.0.0.1:") {
+		t.Errorf("DELETE: %s", text)
+	}
 	for _, c := range []struct {
 		method, path, body string
 		want               int
