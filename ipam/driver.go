@@ -246,50 +246,6 @@ func (d *Driver) address(ctx context.Context, id poolID, want netip.Addr, mac, n
 	return netip.PrefixFrom(addr, sub.CIDR.Bits()), err
 }
 
-// gateway is the subnet's gateway, which has no lease: nobody else can get the address. One
-// that the user wants becomes the subnet's if that was made for this very pool.
-func (d *Driver) gateway(ctx context.Context, id poolID, want netip.Addr) (netip.Prefix, error) {
-	d.mu.Lock()
-	sub, ours := d.made[id.subnetID]
-	delete(d.made, id.subnetID)
-	d.mu.Unlock()
-	var r PoolRecord
-	known, err := d.c.Records.Get(kindPool, id.String(), &r)
-	switch {
-	case err != nil:
-		return netip.Prefix{}, err
-	case ours:
-	case known:
-		sub.Name, sub.CIDR, sub.Gateway = r.Options.Subnet, r.CIDR, r.Gateway
-	default:
-		if sub, err = d.subnet(ctx, id); err != nil {
-			return netip.Prefix{}, err
-		}
-	}
-	answer := netip.PrefixFrom(sub.Gateway, sub.CIDR.Bits())
-	if ours && id.space == SpaceGlobal { // the networks come later, on swarm's nodes
-		sub.DockerOwned = false
-		if sub, err = d.c.Store.UpdateSubnet(ctx, sub); err != nil {
-			return answer, fmt.Errorf("subnet %s: %w", sub.Name, err)
-		}
-	}
-	if !want.IsValid() || want == sub.Gateway {
-		return answer, nil
-	}
-	if !ours {
-		return answer, tenant.Errorf(tenant.ErrConflict, "subnet %s (%s) has gateway %s, not %s: pass --gateway %s, or leave --gateway out", sub.Name, sub.CIDR, sub.Gateway, want, sub.Gateway)
-	}
-	sub.Gateway = want
-	if _, err := d.c.Store.UpdateSubnet(ctx, sub); err != nil {
-		return answer, fmt.Errorf("gateway %s: %w", want, err)
-	}
-	return netip.PrefixFrom(want, sub.CIDR.Bits()), d.change(id.String(), func(r *PoolRecord) {
-		if r.ID != "" {
-			r.Gateway = want
-		}
-	})
-}
-
 // abandon notes that the network for which a pool was requested will not be made. Where no
 // network has the pool, ReleasePool says so.
 func (d *Driver) abandon(pool string) {

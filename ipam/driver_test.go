@@ -300,6 +300,21 @@ func TestGateway(t *testing.T) {
 	}
 	_, err = e.gateway(bad.PoolID, "10.3.0.1")
 	mustFail(t, err, tenant.ErrInvalid, "10.3.0.1 is not in 10.2.0.0/24")
+	// What swarm's manager has made stays: the networks come on other hosts.
+	swarm := newEngine(t, s, true)
+	for cidr, gateway := range map[string]string{"10.5.0.0/24": "10.5.0.1", "10.6.0.0/24": "10.6.0.254"} {
+		p, err := swarm.driver.RequestPool(ctx, &api.RequestPoolRequest{AddressSpace: SpaceGlobal, Pool: cidr, Options: app1()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := swarm.gateway(p.PoolID, gateway); err != nil || got != gateway+"/24" {
+			t.Errorf("gateway for a swarm: %s, %v", got, err)
+		}
+		path, err := s.EnsurePath(ctx, tenant.PathSpec{Enterprise: "DCEnterprise", Domain: "App1", Zone: "DockerZone", CIDR: prefix(cidr)})
+		if err != nil || path.Subnet.Gateway != addr(gateway) || path.Subnet.DockerOwned {
+			t.Errorf("subnet for a swarm: %+v, %v", path.Subnet, err)
+		}
+	}
 }
 
 func TestPoolRequestsDoNotLoop(t *testing.T) {
