@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 
 // hurried is what etcd says on a busy machine: when it starts, and does again later; and of
 // a sign of life that has lapsed before it was ended.
-var hurried = regexp.MustCompile("(schema|storage) version |cannot campaign at term 1 since there are still pending|lease not found.*lease_revoke")
+var hurried = regexp.MustCompile(`(schema|storage) version |cannot campaign at term \d+ since there are still pending|lease not found.*lease_revoke`)
 
 // start runs a store in dir until the test ends, or stop is called, and fails the test if
 // anything was logged.
