@@ -261,3 +261,24 @@ func TestAddressThatHasJustLeft(t *testing.T) {
 		t.Errorf("its MAC after it has left: %s, %v", got, err)
 	}
 }
+
+// older is the store of a serving host of a version that lets no other change a subnet.
+type older struct{ Store }
+
+func (older) UpdateSubnet(context.Context, tenant.Subnet) (tenant.Subnet, error) {
+	return tenant.Subnet{}, tenant.Errorf(tenant.ErrDenied, "only the host that serves changes it")
+}
+
+// While a fleet is upgraded, a host that is newer than the serving one makes subnets on.
+func TestOlderServingHost(t *testing.T) {
+	e := newEngine(t, realStore(t), false)
+	e.config.Store = older{e.config.Store}
+	e.driver = New(e.config)
+	r, err := e.create("n1", "10.1.0.0/24", app1(), nil)
+	if err == nil {
+		err = e.driver.Keep(ctx, r)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}

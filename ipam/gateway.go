@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -42,7 +43,10 @@ func (d *Driver) gateway(ctx context.Context, id poolID, want netip.Addr) (netip
 	if sub == was {
 		return answer, nil
 	}
-	if _, err := d.c.Store.UpdateSubnet(ctx, sub); err != nil {
+	_, err = d.c.Store.UpdateSubnet(ctx, sub)
+	if errors.Is(err, tenant.ErrDenied) && sub.Gateway == was.Gateway { // by a serving host that is older
+		return answer, nil
+	} else if err != nil {
 		return answer, fmt.Errorf("gateway %s: %w", sub.Gateway, err)
 	}
 	return answer, d.change(id.String(), func(r *PoolRecord) {

@@ -156,6 +156,9 @@ func (d *Driver) Keep(ctx context.Context, r PoolRecord) error {
 		switch {
 		case err == nil:
 			return d.change(r.ID, func(r *PoolRecord) { r.Made = false })
+		case errors.Is(err, tenant.ErrDenied): // by a serving host that is older
+			d.c.Log.WithError(err).WithField("subnet", o.Subnet).Warn("a subnet will go with its last network")
+			return nil
 		case !errors.Is(err, tenant.ErrStale) || ctx.Err() != nil: // else another host was faster
 			return fmt.Errorf("subnet %s: %w", o.Subnet, err)
 		}
