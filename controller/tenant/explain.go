@@ -107,7 +107,7 @@ func (s *State) Explain(q Question) Explanation {
 	x.Verdict = VerdictAllow
 	if x.Outcome.Decision == Dropped {
 		x.Verdict = VerdictDrop
-		x.Remedy = small.remedy(s, q, to, x.Outcome)
+		x.Remedy = small.remedy(s, q.From, to, p, x.Outcome)
 		return x
 	}
 	if x.Outcome.Decision == Delivered {
@@ -207,12 +207,16 @@ func (s *State) target(q Question) (*Vport, MAC) {
 	if v, mac := s.receives(q.From.DomainID, q.Dst); v != nil {
 		return v, mac
 	}
+	var first *Vport
 	for _, v := range s.Vports {
-		if v.has(q.Dst) {
-			return v, v.MAC
+		if v.Host == "" && v.has(q.Dst) && !s.gatewayAt(q.From.DomainID, q.Dst) && (first == nil || v.ID < first.ID) {
+			first = v
 		}
 	}
-	return nil, MAC{}
+	if first == nil {
+		return nil, MAC{}
+	}
+	return first, first.MAC
 }
 
 // packet is the first of a connection, as an ordinary stack sends it.

@@ -38,14 +38,14 @@ var advice = map[Reason]string{
 // remedy finds the smallest change of policy that allows a packet: that a vport joins a
 // group whose members an entry allows already, or else a new entry. The state is a small
 // one of the whole (see around), and ends as it was.
-func (s *State) remedy(whole *State, q Question, to *Vport, o Outcome) *Remedy {
+func (s *State) remedy(whole *State, from, to *Vport, sent Packet, o Outcome) *Remedy {
 	if o.Ingress == nil || to == nil {
 		if text := advice[o.Reason]; text != "" {
 			return &Remedy{Text: text}
 		}
 		return nil
 	}
-	trial := &trial{State: s, whole: whole, from: q.From, to: to, sent: s.packet(q)}
+	trial := &trial{State: s, whole: whole, from: from, to: to, sent: sent}
 	defer trial.undo()
 	if step, ok := trial.join(func(o Outcome) bool { return o.Decision == Delivered }); ok {
 		return sum([]RemedyStep{step})

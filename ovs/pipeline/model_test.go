@@ -54,7 +54,7 @@ func (w *world) meta(id string) tenant.Meta {
 }
 
 func (w *world) domain(id string, number uint16) {
-	w.put(tenant.KindDomain, id, &tenant.Domain{Meta: w.meta(id), Name: id, Number: number, VNI: uint32(number)})
+	w.put(tenant.KindDomain, id, &tenant.Domain{Meta: w.meta(id), EnterpriseID: "e", Name: id, Number: number, VNI: uint32(number)})
 }
 
 func (w *world) subnet(id, domain, cidr string, vni uint32) {
@@ -138,7 +138,7 @@ func (w *world) join(vport, group string) {
 }
 
 func (w *world) macro(id, cidr string) {
-	w.put(tenant.KindNetworkMacro, id, &tenant.NetworkMacro{Meta: w.meta(id), Name: id, CIDR: netip.MustParsePrefix(cidr)})
+	w.put(tenant.KindNetworkMacro, id, &tenant.NetworkMacro{Meta: w.meta(id), EnterpriseID: "e", Name: id, CIDR: netip.MustParsePrefix(cidr)})
 }
 
 // policy makes an active policy.

@@ -143,7 +143,7 @@ func TestAnswersAreWellFormed(t *testing.T) {
 }
 
 // Every address and MAC that means something anywhere in the model is tried against
-// every other: whatever a vport sends, switch and model agree.
+// every other: whatever a vport sends, switch and model agree, and so with what is explained.
 func TestSwitchAgreesWithModel(t *testing.T) {
 	l := newLab(t)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -161,5 +161,40 @@ func TestSwitchAgreesWithModel(t *testing.T) {
 				rt.Fatal(err)
 			}
 		}
+		for range 5 {
+			q := drawQuestion(rt, w, rapid.SampledFrom(senders).Draw(rt, "who asks"))
+			x := w.state.Explain(q)
+			if x.Outcome.Decision == "" {
+				continue // it is never sent
+			}
+			o := w.state.Verdict(q.From, x.Sent)
+			if o.Decision != x.Outcome.Decision || o.Reason != x.Outcome.Reason || (x.Verdict == tenant.VerdictDrop) != (o.Decision == tenant.Dropped) {
+				rt.Fatalf("explained %+v\nthe model says %+v", x, o)
+			}
+			if _, err := l.ask(w, q.From, x.Sent); err != nil {
+				rt.Fatalf("explained %+v\n%v", x, err)
+			}
+		}
 	})
+}
+
+// drawQuestion is whether a vport reaches any address.
+func drawQuestion(t *rapid.T, w *world, from *tenant.Vport) tenant.Question {
+	var addrs []netip.Addr
+	for _, a := range []string{"8.8.8.8", "10.0.0.77", "10.0.0.150", "10.0.1.150", "10.0.0.255", "10.0.1.255", "10.0.0.1", "224.0.0.5", "255.255.255.255", "127.0.0.1"} {
+		addrs = append(addrs, netip.MustParseAddr(a))
+	}
+	for _, id := range sortedIDs(w.state.Vports) {
+		addrs = append(addrs, w.state.Vports[id].IPv4)
+	}
+	q := tenant.Question{From: from, Dst: rapid.SampledFrom(addrs).Draw(t, "asked about"),
+		Protocol: rapid.SampledFrom([]tenant.Protocol{tenant.TCP, tenant.UDP, tenant.ICMP, tenant.SCTP, 47, 0}).Draw(t, "protocol"),
+		ICMPType: rapid.SampledFrom([]uint8{8, 0, 3, 13}).Draw(t, "type")}
+	if q.Protocol.HasPorts() {
+		q.SrcPort, q.DstPort = drawPort(t, "sport"), drawPort(t, "dport")
+	}
+	if vips := from.Virtual(); len(vips) > 0 && rapid.Bool().Draw(t, "from a virtual IP") {
+		q.Src = rapid.SampledFrom(vips).Draw(t, "virtual source").IPv4
+	}
+	return q
 }
