@@ -35,7 +35,7 @@ const (
 	commonPart   = "common"
 	networksPart = "networks"
 	// macroTime is how long entries wait for the network macros that they name.
-	macroTime = time.Second
+	macroTime = 5 * time.Second
 )
 
 func newPart(name, from, to string) *part {
@@ -175,7 +175,7 @@ func (s *Store) consume(ctx context.Context, ses *session, p *part, watch watch)
 	return nil
 }
 
-// awaitMacros waits, for a moment at most, until the feed shows the network macros that
+// awaitMacros waits, not for ever, until the feed shows the network macros that
 // entries among the changes name. One that was made with its entry comes by another watch,
 // perhaps later, and until then an entry that denies would deny nothing.
 func (s *Store) awaitMacros(ctx context.Context, ses *session, revision int64, changes []tenant.Change) {
