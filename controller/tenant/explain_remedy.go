@@ -140,7 +140,10 @@ func (t *trial) join(enough func(Outcome) bool) (RemedyStep, bool) {
 		g := t.PolicyGroups[id]
 		for _, v := range []*Vport{t.from, t.to} {
 			v = t.Vports[v.ID]
-			if g != nil && v != nil && sides[v.ID == t.from.ID] > 0 && !slices.Contains(v.PolicyGroups, g.Name) {
+			if g == nil || v == nil || sides[v.ID == t.from.ID] == 0 || slices.Contains(v.PolicyGroups, g.Name) {
+				continue
+			}
+			if !strings.Contains(strings.Join(append(slices.Clip(v.PolicyGroups), g.Name), ""), ",") { // the command has a list
 				cs = append(cs, candidate{v, g, total[id]})
 			}
 		}

@@ -137,6 +137,17 @@ func TestExplainICMP(t *testing.T) {
 	}
 }
 
+// The command by which a vport joins a group takes a list of names, with commas.
+func TestRemedyOfCommas(t *testing.T) {
+	s := explained(t)
+	g := *s.PolicyGroupByName(s.Vports["web-1"].DomainID, "web")
+	g.Name = "web,too"
+	s.Apply(Change{Key{KindPolicyGroup, g.ID}, &g})
+	if x := s.Explain(question(s, "other", "db-1", TCP, 5432)); x.Remedy == nil || len(x.Remedy.Steps) != 1 || x.Remedy.Steps[0].YAML == "" {
+		t.Errorf("%s", x.text())
+	}
+}
+
 // What the default drops is allowed by an entry wherever there is room, of which there is
 // none behind one of the last priority.
 func TestRemedyFindsRoom(t *testing.T) {
