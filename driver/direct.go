@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -98,7 +99,7 @@ func (d *Driver) attachDirect(ctx context.Context, c *Direct) (*endpoint, string
 	} else if old != nil {
 		old.Made = false
 		if err := errors.Join(d.putEndpoint(old), d.removeEndpoint(ctx, old)); err != nil {
-			return nil, "", err
+			return nil, "", old.attempted(err)
 		}
 	}
 	path, err := d.Store.EnsurePath(ctx, c.spec(d))
@@ -118,10 +119,26 @@ func (d *Driver) attachDirect(ctx context.Context, c *Direct) (*endpoint, string
 	name, err := d.enter(ctx, e, c, &path.Subnet)
 	if err != nil {
 		d.undo(ctx, e)
-		return nil, "", err
+		return nil, "", e.attempted(err)
 	}
 	return e, name, nil
 }
+
+// attempted is why an attempt to attach has failed, in words that the next attempt has as
+// well: so it is told once. The names of links and the vport's ID are another's then.
+func (e *endpoint) attempted(err error) error {
+	host, container := e.names()
+	same := strings.NewReplacer(host, host[:9]+"…", container, container[:9]+"…", e.Vport.ID, e.Vport.Name)
+	return &attempt{same.Replace(err.Error()), err}
+}
+
+type attempt struct {
+	text  string
+	cause error
+}
+
+func (a *attempt) Error() string { return a.text }
+func (a *attempt) Unwrap() error { return a.cause }
 
 func (d *Driver) newDirect(c *Direct, path *tenant.Path) *endpoint {
 	e := &endpoint{Created: time.Now().UTC()}

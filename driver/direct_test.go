@@ -230,6 +230,34 @@ func TestDirectRefusals(t *testing.T) {
 	r.expect("nothing")
 }
 
+// However often it is tried, the reason is told in the same words: in the log it is once then,
+// and the store is not written again.
+func TestDirectFailsInTheSameWords(t *testing.T) {
+	r := newRig(t)
+	r.subnet("DockerZone", "PrivateSubnet", "10.85.85.0/24")
+	path, _ := r.sandbox()
+	r.run("ip", "-n", inside(path), "route", "add", "default", "dev", "lo")
+	c := r.direct(1, path)
+	var first error
+	var revision int64
+	for try := range 3 {
+		err := r.Attach(bg, c)
+		if err == nil || !strings.Contains(err.Error(), "the container has another already") {
+			t.Fatalf("%v", err)
+		}
+		r.ok(r.Refuse(bg, c, err))
+		now := r.vportOf(c.ContainerID).Revision
+		if try > 0 && (err.Error() != first.Error() || now != revision) {
+			t.Errorf("first %v, then %v; told at revision %d, then at %d", first, err, revision, now)
+		}
+		first, revision = err, now
+	}
+	gone := r.direct(1, "/run/netns/no-such-container")
+	if err := r.Attach(bg, gone); !errors.Is(err, link.ErrNamespace) {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestDirectWithLostJournal(t *testing.T) {
 	r := newRig(t)
 	r.subnet("DockerZone", "PrivateSubnet", "10.85.85.0/24")

@@ -18,7 +18,7 @@ func ParseMAC(s string) (MAC, error) {
 	}
 	m := MAC(hw)
 	if m.IsZero() || m[0]&1 != 0 {
-		return MAC{}, fmt.Errorf("%w: MAC address %s is not a unicast address", ErrInvalid, m)
+		return MAC{}, fmt.Errorf("%w: MAC address %s is not a unicast address", ErrInvalid, hw)
 	}
 	return m, nil
 }
