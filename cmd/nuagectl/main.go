@@ -1,6 +1,7 @@
 // Command nuagectl shows and changes the tenant networks of nuage. It is a client of the
 // REST API, by default over the unix socket of the plugin on this host, and of nothing
-// else: it never reads the plugin's state, the store, the switch or Docker itself.
+// else: but for doctor, which looks at this host from outside, it never reads the plugin's
+// state, the switch or Docker itself.
 package main
 
 import (
@@ -95,7 +96,7 @@ func (c *command) root() *cobra.Command {
 	root.PersistentFlags().StringVar(&c.server, "server", "", "`URL` of a proxy to the socket of a plugin, which serves no TCP port itself")
 	root.MarkFlagsMutuallyExclusive("socket", "server")
 	token := c.token()
-	for _, sub := range append(token.Commands(), c.get(), c.status(), c.apply(), c.export(), c.set(), c.delete(), c.explain(), c.backup(), c.restore(), c.version()) {
+	for _, sub := range append(token.Commands(), c.get(), c.status(), c.apply(), c.export(), c.set(), c.delete(), c.explain(), c.doctor(), c.backup(), c.restore(), c.version()) {
 		body := sub.RunE
 		sub.RunE = func(cmd *cobra.Command, args []string) (err error) {
 			limit, _ := cmd.Flags().GetDuration("wait") // 0 where there is no such flag
@@ -105,7 +106,7 @@ func (c *command) root() *cobra.Command {
 			c.started = true
 			return body(cmd, args)
 		}
-		if sub.Name() != "status" { // which shows what is, at once
+		if sub.Name() != "status" && sub.Name() != "doctor" { // which show what is, at once
 			sub.Flags().Duration("wait", 10*time.Second, "wait so `LONG` for a plugin that is still starting; 0: do not")
 		}
 		if !sub.HasParent() {
