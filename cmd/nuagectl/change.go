@@ -49,7 +49,10 @@ mistake changes nothing.`,
 				query.Set("dryRun", "true")
 			}
 			answer, err := c.client.do(cmd.Context(), http.MethodPost, "/nuage/v1/apply", query, text)
-			if refused := (*refusal)(nil); err != nil && !errors.As(err, &refused) {
+			switch refused := (*refusal)(nil); {
+			case errors.Is(err, context.Canceled) && !dryRun:
+				return errors.New("interrupted: some of the changes may be made; apply the file again to make the rest")
+			case err != nil && !errors.As(err, &refused):
 				return err
 			}
 			var a applied
