@@ -157,7 +157,7 @@ func parents(v any) []Key {
 		}
 	case *RateLimiter:
 		add(v.On.Kind, v.On.ID)
-		if v.On.Kind != KindDomain {
+		if v.On != (Key{KindDomain, v.DomainID}) {
 			add(KindDomain, v.DomainID)
 		}
 	case *Network:

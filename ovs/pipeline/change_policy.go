@@ -3,7 +3,6 @@ package pipeline
 import (
 	"maps"
 	"slices"
-	"time"
 
 	"nuage/controller/tenant"
 )
@@ -15,14 +14,14 @@ type policyShape struct {
 	direction tenant.Direction
 	active    bool
 	number    uint16
-	created   time.Time
+	since     age
 }
 
 func shapeOf(p *tenant.Policy) policyShape {
 	if p == nil {
 		return policyShape{}
 	}
-	return policyShape{p.DomainID, p.Name, p.Direction, p.Active, p.Number, p.Created}
+	return policyShape{p.DomainID, p.Name, p.Direction, p.Active, p.Number, ageOf(&p.Meta)}
 }
 
 // reordered handles a change of a policy that its entries do not depend on: of its priority
