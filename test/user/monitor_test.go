@@ -139,8 +139,8 @@ func TestMonitorRefuses(t *testing.T) {
 		t.Helper()
 		c := h.Container(name, flags...)
 		h.Eventually(10*time.Second, c+" is refused", func() error {
-			if out := h.Nuagectl("get", "vports", c); !strings.Contains(out, "failed: "+why) {
-				return errorf("%s", out)
+			if out, err := h.Try("nuagectl", "get", "vports", c); err != nil || !strings.Contains(out, "failed: "+why) {
+				return errorf("%v: %s", err, out)
 			}
 			return nil
 		})
