@@ -60,9 +60,13 @@ func (s *Store) Ask(ctx context.Context, host string, question []byte) ([]byte, 
 	ctx, cancel := ses.bound(ctx)
 	defer cancel()
 	seen, err := s.living(ctx, ses, host)
-	if err == nil {
+	for again := err == nil; again; {
 		var answer []byte
-		if answer, err = s.exchange(ctx, ses, host, slot, string(question)); err == nil {
+		attempt, cancel := context.WithTimeout(ctx, askLease*time.Second) // when the question lapses
+		answer, err = s.exchange(attempt, ses, host, slot, string(question))
+		again = attempt.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil {
 			return answer, nil
 		}
 	}

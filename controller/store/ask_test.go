@@ -90,6 +90,27 @@ func TestAskElsewhere(t *testing.T) {
 	askAll(t, one, two)
 }
 
+// TestAskSlow: a question lapses before a host that is slow comes to it, and is asked again.
+func TestAskSlow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := start(t, Config{Dir: dir, Host: "h1"})
+	register(t, s, 1)
+	var asked atomic.Int32
+	slow, _ := startFar(t, dir, Config{Host: "h2", Answer: func(context.Context, string, []byte) []byte {
+		if asked.Add(1) == 1 {
+			time.Sleep((askLease + 1) * time.Second)
+		}
+		return []byte("at last")
+	}})
+	register(t, slow, 2)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if answer, err := s.Ask(ctx, "h2", nil); err != nil || string(answer) != "at last" {
+		t.Errorf("%q, %v after %d questions", answer, err, asked.Load())
+	}
+}
+
 // TestAskNobody: who cannot be asked, and why.
 func TestAskNobody(t *testing.T) {
 	t.Parallel()
