@@ -3,7 +3,10 @@
 SHELL := /bin/bash
 # The Go that dist/prepare takes where the host has none.
 export PATH := $(CURDIR)/.cache/go/bin:$(PATH)
-.PHONY: up down build plugin test check bench kernel clean fleet fleet-down
+.PHONY: help up down build plugin test check bench kernel clean fleet fleet-down
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 up: ## install, build, enable the plugin, load examples/app1.yaml, walk through it
 	dist/prepare
@@ -35,7 +38,7 @@ test: ## all tests: package, host and fleet level (root; see README.md)
 	cd test/cyclonus && go test -timeout 15m ./... # 230 cases of policies, 110,000 packets; its own module too
 	go test -timeout 30m -p 1 ./test/...
 
-bench: ## the figures of design section 10, against Docker's bridge in the same run (SECTIONS="attach traffic convergence")
+bench: ## what attaching, traffic and convergence cost, against Docker's bridge in the same run (SECTIONS="attach traffic convergence")
 	dist/prepare test
 	go run ./test/bench $(SECTIONS)
 
@@ -43,7 +46,7 @@ kernel: ## tests of packets on the kernel's datapath, in a virtual machine
 	dist/prepare test
 	test/kernel/run
 
-clean:
+clean: ## remove what was built
 	rm -rf bin rootfs
 
 fleet: ## N private hosts on this machine, joined, one domain ready (make fleet N=3)
