@@ -9,6 +9,8 @@ import (
 )
 
 const (
+	// logTime has milliseconds, since dockerd's own stamp of a plugin's line has seconds only.
+	logTime = "2006-01-02T15:04:05.000Z07:00"
 	// dockerd gives up on a plugin's output at a line of 64 KiB, for good: from then on the
 	// pipe fills, and whoever writes to it hangs.
 	maxLine = 8 << 10

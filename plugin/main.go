@@ -53,6 +53,7 @@ func main() {
 
 	// stdout, since what a managed plugin writes to stderr arrives in dockerd's log as an error.
 	log := logrus.New()
+	log.SetFormatter(&logrus.TextFormatter{TimestampFormat: logTime})
 	out := newLineWriter(os.Stdout)
 	log.SetOutput(out)
 	places := managedPlaces(*state)

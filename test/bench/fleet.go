@@ -133,8 +133,8 @@ func changes(away *host.Elsewhere, s tenant.Subnet, h *host.Host, container stri
 }
 
 // joins starts containers on one host and pings them from a container of another and, for
-// comparison, from one of the same host. Join's return is when the plugin's line of it came
-// to dockerd's log; the container's interface is dockerd's work of after that.
+// comparison, from one of the same host. Join's return is when the plugin says so, in dockerd's
+// log; the container's interface is dockerd's work of after that.
 func joins(one *host.Host, local string, two *host.Host, far, network string, n int) (there, here []time.Duration) {
 	for range n {
 		joined++
@@ -169,8 +169,9 @@ func lastJoin(h *host.Host) (at time.Time) {
 		if !strings.Contains(s.Text(), "verb=NetworkDriver.Join") {
 			continue
 		}
-		stamp, _, _ := strings.Cut(strings.TrimPrefix(s.Text(), `time="`), `"`)
-		if t, err := time.Parse(time.RFC3339Nano, stamp); err == nil {
+		_, line, _ := strings.Cut(s.Text(), `msg="time=\"`) // dockerd's own stamp of it has seconds only
+		stamp, _, _ := strings.Cut(line, `\"`)
+		if t, err := time.Parse("2006-01-02T15:04:05.000Z07:00", stamp); err == nil {
 			at = t
 		}
 	}
