@@ -40,8 +40,11 @@ To be run on the host that keeps the store; an etcd cluster has its own tools.`,
 }
 
 // writeSecret puts a file that only its owner can read in the place of what is there, whole
-// or not at all.
+// or not at all; never in that of a device or a pipe, which a rename would replace.
 func writeSecret(name string, text []byte) error {
+	if is, err := os.Lstat(name); err == nil && !is.Mode().IsRegular() {
+		return fmt.Errorf("%s: it is no regular file; - is standard output", name)
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-") // mode 0600
 	if err != nil {
 		return err
