@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -135,7 +136,7 @@ func (d *doctor) checkPorts(ports []string) {
 
 // words is what the program said, without the library's own.
 func words(err error) string {
-	if e, is := err.(*ovs.Error); is {
+	if e := (*ovs.Error)(nil); errors.As(err, &e) {
 		err = e.Err
 	}
 	return err.Error()
