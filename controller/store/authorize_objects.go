@@ -299,7 +299,7 @@ func (r *review) remove(key string) error {
 	case len(parts) == 5 && parts[0] == string(tenant.KindDomain) && parts[2] == string(tenant.KindLease):
 		return r.removeLease(key)
 	}
-	return deny("it is not this host's")
+	return deny("only the host that serves deletes it")
 }
 
 // finishSubnet judges what is settled late of a subnet that was made for a Docker network: that
@@ -334,7 +334,7 @@ func (r *review) removeSubnet(key string) error {
 		return err
 	}
 	if !n.DockerOwned {
-		return deny("it was not made for a Docker network")
+		return deny("only the host that serves deletes it: it was not made for a Docker network")
 	}
 	if err := r.goes(n.DomainID, subnetEntry(n)); err != nil {
 		return err

@@ -325,11 +325,7 @@ func (s *Store) refused(err error) error {
 		return nil
 	}
 	if st, ok := grpcstatus.FromError(err); ok && st.Code() == codes.PermissionDenied {
-		there := ""
-		if strings.Contains(st.Message(), ": not allowed: delete ") { // what is put says so itself
-			there = "; do it on the host that serves: " + strings.Join(s.config.Endpoints, ", ")
-		}
-		return tenant.Errorf(tenant.ErrDenied, "store: %s%s", st.Message(), there)
+		return tenant.Errorf(tenant.ErrDenied, "store at %s: %s", strings.Join(s.config.Endpoints, ", "), st.Message())
 	}
 	return s.unavailable(err)
 }

@@ -44,7 +44,7 @@ func TestJoined(t *testing.T) {
 		t.Errorf("PUT: %s", text)
 	}
 	subnet := far.objects(http.StatusOK, "GET", "subnets", "")[0]["ID"].(string)
-	if text := far.refused(409, "", "DELETE", "subnets/"+subnet, ""); !strings.Contains(text, "; do it on the host that serves: https://127.0.0.1:") {
+	if text := far.refused(409, "", "DELETE", "subnets/"+subnet, ""); !strings.Contains(text, "only the host that serves deletes it") || !strings.Contains(text, "store at https://127.0.0.1:") {
 		t.Errorf("DELETE: %s", text)
 	}
 	for _, c := range []struct {
