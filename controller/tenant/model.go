@@ -58,10 +58,24 @@ type Meta struct {
 	Committed int64 `json:"-"`
 }
 
+// Age is since when there is an object.
+type Age struct {
+	Committed int64
+	Created   time.Time
+}
+
+// Age is since when there is the object.
+func (m *Meta) Age() Age { return Age{m.Committed, m.Created} }
+
+// Compare orders by what the store has committed first, whatever the clocks of hosts say.
+func (a Age) Compare(o Age) int {
+	return cmp.Or(cmp.Compare(a.Committed, o.Committed), a.Created.Compare(o.Created))
+}
+
 // Compare orders objects that contradict each other, the one that was there first before the
-// other: as the store has committed them, whatever the clocks of their hosts say.
+// other.
 func (m *Meta) Compare(o *Meta) int {
-	return cmp.Or(cmp.Compare(m.Committed, o.Committed), m.Created.Compare(o.Created), cmp.Compare(m.ID, o.ID))
+	return cmp.Or(m.Age().Compare(o.Age()), cmp.Compare(m.ID, o.ID))
 }
 
 // Base is the Meta itself, for code that handles objects of every kind.

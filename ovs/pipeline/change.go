@@ -83,7 +83,7 @@ func (c *Compiler) restate(s *tenant.State, k tenant.Key, d *dirty) {
 		return
 	}
 	e := c.record(k)
-	if !since.equal(e.since) {
+	if since.Compare(e.since) != 0 {
 		// The order among rivals changes with it: leave, and come again.
 		for _, o := range c.reclaim(e, nil) {
 			d.touch(o.key)

@@ -14,14 +14,14 @@ type policyShape struct {
 	direction tenant.Direction
 	active    bool
 	number    uint16
-	since     age
+	since     tenant.Age
 }
 
 func shapeOf(p *tenant.Policy) policyShape {
 	if p == nil {
 		return policyShape{}
 	}
-	return policyShape{p.DomainID, p.Name, p.Direction, p.Active, p.Number, ageOf(&p.Meta)}
+	return policyShape{p.DomainID, p.Name, p.Direction, p.Active, p.Number, p.Age()}
 }
 
 // reordered handles a change of a policy that its entries do not depend on: of its priority

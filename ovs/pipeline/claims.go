@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"nuage/controller/tenant"
 )
@@ -155,19 +154,8 @@ func (cs claims) remove(c claim, e *record) []*record {
 // before orders rivals: what contains before what is contained, the older before the
 // younger, and at last by ID.
 func before(a, b *record) bool {
-	return cmp.Or(cmp.Compare(order(a.key.Kind), order(b.key.Kind)), cmp.Compare(a.since.committed, b.since.committed),
-		a.since.created.Compare(b.since.created), cmp.Compare(a.key.ID, b.key.ID)) < 0
+	return cmp.Or(cmp.Compare(order(a.key.Kind), order(b.key.Kind)), a.since.Compare(b.since), cmp.Compare(a.key.ID, b.key.ID)) < 0
 }
-
-// age is since when there is an object: see tenant.Meta.Compare, of which before is part.
-type age struct {
-	committed int64
-	created   time.Time
-}
-
-func ageOf(m *tenant.Meta) age { return age{m.Committed, m.Created} }
-
-func (a age) equal(b age) bool { return a.committed == b.committed && a.created.Equal(b.created) }
 
 // kinds are the kinds of object that flows are made of; order is a kind's place among them,
 // -1 for another.

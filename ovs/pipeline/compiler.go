@@ -89,7 +89,7 @@ type Compiler struct {
 // record is what the compiler remembers of one object.
 type record struct {
 	key    tenant.Key
-	since  age
+	since  tenant.Age
 	claims []claim
 	domain string // of a vport of this host: the domain that it is counted in
 	iface  string // of a vport of this host

@@ -10,7 +10,7 @@ import (
 // Every object claims its cookie. Only sound values are claimed: what is not sound gets
 // no flows anyhow. A vport without a host or an address is attached nowhere and claims nothing
 // more.
-func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint32) ([]claim, age) {
+func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint32) ([]claim, tenant.Age) {
 	cs := []claim{{what: claimCookie, value: Cookie(k)}}
 	switch k.Kind {
 	case tenant.KindHost:
@@ -18,11 +18,11 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 			if h.VTEP.Is4() {
 				cs = append(cs, vtepClaim(h.VTEP))
 			}
-			return cs, ageOf(&h.Meta)
+			return cs, h.Age()
 		}
 	case tenant.KindDomain:
 		if d := s.Domains[k.ID]; d != nil {
-			return append(cs, claim{what: claimNumber, value: uint64(d.Number)}), ageOf(&d.Meta)
+			return append(cs, claim{what: claimNumber, value: uint64(d.Number)}), d.Age()
 		}
 	case tenant.KindSubnet:
 		if sn := s.Subnets[k.ID]; sn != nil {
@@ -33,7 +33,7 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 			if sn.Gateway.Is4() {
 				cs = append(cs, addressClaim(sn.DomainID, sn.Gateway))
 			}
-			return cs, ageOf(&sn.Meta)
+			return cs, sn.Age()
 		}
 	case tenant.KindVport:
 		v := s.Vports[k.ID]
@@ -41,7 +41,7 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 			break
 		}
 		if v.Host == "" || !v.IPv4.IsValid() {
-			return cs, ageOf(&v.Meta)
+			return cs, v.Age()
 		}
 		cs = append(cs, macClaim(v.SubnetID, v.MAC))
 		if sn := s.Subnets[v.SubnetID]; sn != nil {
@@ -55,11 +55,11 @@ func claimsOf(s *tenant.State, k tenant.Key, host string, ports map[string]uint3
 		if n, ok := ports[v.Interface]; ok && v.Host == host {
 			cs = append(cs, claim{what: claimPort, value: uint64(n)})
 		}
-		return cs, ageOf(&v.Meta)
+		return cs, v.Age()
 	default:
 		return policyClaims(s, k, cs)
 	}
-	return nil, age{}
+	return nil, tenant.Age{}
 }
 
 // resolve finds what an object's flows are made of. One that is not live has no flows, and

@@ -8,30 +8,30 @@ import (
 )
 
 // policyClaims is claimsOf for what policies are made of.
-func policyClaims(s *tenant.State, k tenant.Key, cs []claim) ([]claim, age) {
+func policyClaims(s *tenant.State, k tenant.Key, cs []claim) ([]claim, tenant.Age) {
 	switch k.Kind {
 	case tenant.KindZone:
 		if z := s.Zones[k.ID]; z != nil {
-			return append(cs, claim{claimZone, z.DomainID, uint64(z.Number)}), ageOf(&z.Meta)
+			return append(cs, claim{claimZone, z.DomainID, uint64(z.Number)}), z.Age()
 		}
 	case tenant.KindPolicyGroup:
 		if g := s.PolicyGroups[k.ID]; g != nil {
-			return append(cs, claim{claimGroup, g.DomainID, uint64(g.Number)}, membersClaim(g.DomainID, g.Name)), ageOf(&g.Meta)
+			return append(cs, claim{claimGroup, g.DomainID, uint64(g.Number)}, membersClaim(g.DomainID, g.Name)), g.Age()
 		}
 	case tenant.KindPolicy:
 		if p := s.Policies[k.ID]; p != nil {
-			return append(cs, claim{claimPolicy, p.DomainID, uint64(p.Number)}), ageOf(&p.Meta)
+			return append(cs, claim{claimPolicy, p.DomainID, uint64(p.Number)}), p.Age()
 		}
 	case tenant.KindEntry:
 		if e := s.Entries[k.ID]; e != nil {
-			return append(cs, claim{claimPriority, e.PolicyID, uint64(e.Priority)}), ageOf(&e.Meta)
+			return append(cs, claim{claimPriority, e.PolicyID, uint64(e.Priority)}), e.Age()
 		}
 	case tenant.KindRateLimiter:
 		if l := s.RateLimiters[k.ID]; l != nil {
-			return append(cs, limitClaim(l.On, l.Direction)), ageOf(&l.Meta)
+			return append(cs, limitClaim(l.On, l.Direction)), l.Age()
 		}
 	}
-	return nil, age{}
+	return nil, tenant.Age{}
 }
 
 // trouble is why an object that is numbered in its domain cannot be told on the switch from
